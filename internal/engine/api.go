@@ -1,0 +1,149 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/verify"
+)
+
+// Engine runs backups, restores and checks. All fields but Hook are required.
+type Engine struct {
+	Clock    Clock
+	Catalog  Catalog
+	Watchdog Watchdog
+	Reporter Reporter
+	// NewRunID makes a random run id: 16 lower-case hex digits.
+	NewRunID func() string
+	// Holder names this process in the lock and the journal ("host/pid 123"), for messages.
+	Holder  string
+	Version string // of the provider, for the manifest
+	// Hook, if set, is called at the entry of each phase: fault injection in tests.
+	Hook func(ctx context.Context, p Phase)
+}
+
+// Group is one target group.
+type Group struct {
+	Resolver Resolver
+	Dialer   Dialer
+}
+
+// BackupRequest is one backup, or one pause window (WindowOnly).
+type BackupRequest struct {
+	Name     string
+	Groups   map[string]Group
+	Pause    PauseSettings
+	Storages map[string]StorageRequest
+	// WindowOnly: storages give their clocks only; nothing is captured or recorded in the catalog, and the window holds a restore point.
+	WindowOnly bool
+	// ClockUncertainty bounds the safe interval of a WindowOnly run without storages.
+	ClockUncertainty time.Duration
+	// Unpauser is the break-glass command line for messages ("terraform-provider-scalardb unpause --catalog ... --run ..."), given a run id.
+	Unpauser func(runID string) string
+}
+
+// StorageRequest is one storage of a BackupRequest.
+type StorageRequest struct {
+	Driver    string
+	Arguments json.RawMessage // as typed
+	Source    Source
+	// Artifacts deletes what a dead run left of this driver.
+	Artifacts ArtifactStore
+}
+
+// Backup is the record of a run. Engine.Backup returns it also with an error: what exists so far.
+type Backup struct {
+	Manifest Manifest
+	// Recorded says that the manifest is in the catalog.
+	Recorded bool
+	Warnings []string
+}
+
+// RestoreRequest is one scalardb_snapshot_restore.
+type RestoreRequest struct {
+	Name     string
+	Manifest Manifest
+	Storages map[string]RestoreStorage // by the storage's name in the backup
+	Verify   *VerifySettings           // nil: not verified
+}
+
+// RestoreStorage is one storage of a RestoreRequest.
+type RestoreStorage struct {
+	Driver      string
+	Destination Destination
+	// OpenReader opens what verification reads, once the storage is restored.
+	OpenReader func(ctx context.Context) (verify.Storage, error)
+}
+
+// VerifySettings are the user's words about a verification.
+type VerifySettings struct {
+	ServerClockBound time.Duration
+	OnePhaseCommit   map[string]bool
+	Coordinator      string
+}
+
+// RestoreRecord is what a restore made. Engine.Restore returns it also with an error.
+type RestoreRecord struct {
+	Name         string              `json:"name"`
+	RunID        string              `json:"run_id"`
+	BackupID     string              `json:"backup_id"`
+	Status       string              `json:"status"` // StatusAvailable or StatusIncomplete
+	CreatedAt    time.Time           `json:"created_at"`
+	Window       PauseWindow         `json:"pause_window"`
+	Storages     map[string]Restored `json:"storages"`
+	Drivers      map[string]string   `json:"drivers"`
+	Verification *verify.Report      `json:"verification,omitempty"`
+}
+
+// Ownership says whose a target's pause is, as far as this run knows. Engine, watchdog, journal and unpause command share it.
+type Ownership string
+
+// The four values of Ownership.
+const (
+	Unsent  Ownership = "unsent"  // no Pause of this run was sent
+	Unknown Ownership = "unknown" // sent, no definite outcome: it may have landed, or land yet
+	Ours    Ownership = "ours"    // this run's Pause holds, or held
+	Foreign Ownership = "foreign" // somebody else's pause: never lifted
+)
+
+// Watchdog starts watchdog processes.
+type Watchdog interface {
+	// Arm returns once the process has answered for itself that it reaches every target (CheckPaused on its own connections).
+	Arm(ctx context.Context, o WatchdogOrder) (Armed, error)
+}
+
+// WatchdogOrder is what a watchdog is told before the first pause.
+type WatchdogOrder struct {
+	RunID    string
+	BackupID string
+	Targets  []Target
+	Pause    PauseSettings
+	Journal  string // catalog object to log into
+	Lock     LockRef
+}
+
+// LockRef identifies one holding of the lock.
+type LockRef struct {
+	Name       string `json:"name"`
+	RunID      string `json:"run_id"`
+	Generation int64  `json:"generation"`
+}
+
+// Armed is one armed watchdog. Its methods may be called from several goroutines.
+type Armed interface {
+	Custody
+	// Sending is called right before the first Pause is sent, and returns when the watchdog acknowledged it: from here on it counts
+	// max_duration, and treats every target as Unknown.
+	Sending(ctx context.Context) error
+	// Record tells the outcome of one target's Pause.
+	Record(t Target, o Ownership)
+	// Fired asks the process whether it ever fired (began to unpause by itself). An error means that it did not answer, which counts like true.
+	Fired(ctx context.Context) (bool, error)
+	// Gone is closed when the process died or fired.
+	Gone() <-chan struct{}
+	// Lifted says that the engine unpaused every target: from here on the watchdog has only custody of children and files.
+	Lifted(ctx context.Context) error
+	// Close ends the watchdog. With targets not Lifted it goes on to unpause them by itself, detached.
+	Close(ctx context.Context) error
+}

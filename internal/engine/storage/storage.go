@@ -1,0 +1,78 @@
+// Package storage says what a storage's folder must provide. A storage is one folder below this one plus one line in all/all.go.
+// In its folder only schema.go may import the plugin framework.
+package storage
+
+import (
+	"context"
+
+	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
+	"github.com/hashicorp/terraform-plugin-framework/types"
+
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/verify"
+)
+
+// Kind is one driver. Its schemas have no defaults; what says *what* is captured or restored carries Replace (see replace.go), the rest updates in place.
+// The provider calls the New functions only when all arguments are known, and Validate also with unknown ones.
+type Kind interface {
+	// Name is the driver object in HCL, the folder's name, and StorageRecord.Driver.
+	Name() string
+	// Description is Markdown for the docs: methods, limits, permissions.
+	Description() string
+	// SourceAttributes are the arguments of the driver object in a backup; every leaf is Optional or Required.
+	SourceAttributes() map[string]schema.Attribute
+	// DestinationAttributes are those in a restore.
+	DestinationAttributes() map[string]schema.Attribute
+	// Validate checks what can be known at validate time; diagnostics carry paths relative to the driver object
+	// made absolute by at. config may hold unknown values.
+	Validate(ctx context.Context, side Side, config types.Object, at func(attribute string) PathSetter) diag.Diagnostics
+	NewSource(ctx context.Context, config types.Object, env Env) (engine.Source, diag.Diagnostics)
+	NewDestination(ctx context.Context, config types.Object, env Env) (engine.Destination, diag.Diagnostics)
+	// NewReader opens what verification reads: side says which of the two argument sets config is (a live storage is read with the source's).
+	NewReader(ctx context.Context, side Side, config types.Object, env Env) (verify.Storage, diag.Diagnostics)
+	// Artifacts reads and deletes artifacts by their record.
+	Artifacts(env Env) engine.ArtifactStore
+}
+
+// Side tells the two argument sets of a driver apart.
+type Side int
+
+// The two sides.
+const (
+	SourceSide Side = iota
+	DestinationSide
+)
+
+// PathSetter adds a diagnostic at one attribute.
+type PathSetter interface {
+	Error(summary, detail string)
+	Warning(summary, detail string)
+}
+
+// Env is what a driver gets from the provider.
+type Env struct {
+	StorageName string
+	Clock       engine.Clock
+	Catalog     engine.Catalog
+	// CatalogIsDefault says that the user configured no catalog: a driver that would put data there refuses.
+	CatalogIsDefault bool
+	// Credentials is the entry of the provider's `credentials` for this storage (or for the driver object's `credentials` key); nil when there is none: then the usual places are asked.
+	Credentials *Credentials
+	// Getenv is os.Getenv, or a test's.
+	Getenv func(string) string
+	Report func(message string, fields map[string]any)
+}
+
+// Credentials is one entry of the provider's `credentials`. It is never printed: String hides it.
+type Credentials struct {
+	Username string
+	Password string
+	CAPEM    string
+	CertPEM  string
+	KeyPEM   string
+}
+
+// String and GoString keep secrets out of logs and errors.
+func (Credentials) String() string   { return "(credentials)" }
+func (Credentials) GoString() string { return "(credentials)" }

@@ -1,0 +1,32 @@
+package verify
+
+// Report is the result of a verification. It passes when there is no violation.
+type Report struct {
+	Passed     bool          `json:"passed"`
+	Violations int64         `json:"violations"`
+	Leftovers  int64         `json:"leftovers"`    // old PREPARED/DELETED records of crashed clients; ScalarDB recovers them lazily
+	Unverif    int64         `json:"unverifiable"` // old committed records without a coordinator entry
+	Records    int64         `json:"records"`
+	Tables     []TableReport `json:"tables"`
+	NotCovered []string      `json:"not_covered"` // "storage/namespace.table" without transaction columns
+}
+
+// TableReport is the result for one table (or for the coordinator table, whose Coordinator is true).
+type TableReport struct {
+	Storage      string           `json:"storage"`
+	Table        string           `json:"table"` // "namespace.table"
+	Coordinator  bool             `json:"coordinator,omitempty"`
+	Rows         int64            `json:"rows"`
+	Leftovers    int64            `json:"leftovers"`
+	Unverifiable int64            `json:"unverifiable"`
+	ByRule       map[string]int64 `json:"violations,omitempty"` // rule name to count
+	Samples      []string         `json:"samples,omitempty"`    // the keys of the first few violations, with their rule
+}
+
+// Names of the four rules in reports.
+const (
+	RuleInFlight = "in flight"
+	RuleLate     = "late"
+	RuleAtomic   = "atomic"
+	RuleComplete = "complete"
+)
