@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/verify"
@@ -12,8 +13,13 @@ import (
 type Engine struct {
 	Clock    Clock
 	Catalog  Catalog
+	Locker   Locker
 	Watchdog Watchdog
 	Reporter Reporter
+	// Artifacts finds the store of a driver's artifacts, to delete what a dead run left.
+	Artifacts func(driver string) (ArtifactStore, bool)
+	// Alive says whether the process that Holder named is still there; known is false where that cannot be told from here (another machine).
+	Alive func(holder string) (alive, known bool)
 	// NewRunID makes a random run id: 16 lower-case hex digits.
 	NewRunID func() string
 	// Holder names this process in the lock and the journal ("host/pid 123"), for messages.
@@ -48,8 +54,6 @@ type StorageRequest struct {
 	Driver    string
 	Arguments json.RawMessage // as typed
 	Source    Source
-	// Artifacts deletes what a dead run left of this driver.
-	Artifacts ArtifactStore
 }
 
 // Backup is the record of a run. Engine.Backup returns it also with an error: what exists so far.
@@ -80,6 +84,7 @@ type RestoreStorage struct {
 type VerifySettings struct {
 	ServerClockBound time.Duration
 	OnePhaseCommit   map[string]bool
+	AsyncCommit      map[string]bool
 	Coordinator      string
 }
 
@@ -95,6 +100,24 @@ type RestoreRecord struct {
 	Drivers      map[string]string   `json:"drivers"`
 	Verification *verify.Report      `json:"verification,omitempty"`
 }
+
+// Locker takes the lock of the catalog that two runs share.
+type Locker interface {
+	// Acquire waits until the lock is free, or its holder stopped renewing it for a whole lease of its own. It ends with ctx.
+	Acquire(ctx context.Context, runID string, lease time.Duration) (HeldLock, error)
+}
+
+// HeldLock is one holding of the lock. It renews itself until Release.
+type HeldLock interface {
+	// Check reads the lock again: nil while it is ours, ErrLockLost once it is another's.
+	Check(ctx context.Context) error
+	Ref() LockRef
+	// Release frees the lock if it is still ours.
+	Release(ctx context.Context) error
+}
+
+// ErrLockLost is what HeldLock.Check wraps when the lock is surely another's by now.
+var ErrLockLost = errors.New("the lock of the catalog was taken over by another run")
 
 // Ownership says whose a target's pause is, as far as this run knows. Engine, watchdog, journal and unpause command share it.
 type Ownership string

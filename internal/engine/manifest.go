@@ -1,7 +1,12 @@
 package engine
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -78,4 +83,73 @@ type TargetRecord struct {
 type ClockBoundMS struct {
 	OffsetMS      int64 `json:"offset_ms"`
 	UncertaintyMS int64 `json:"uncertainty_ms"`
+}
+
+// DecodeManifest reads a manifest; a version that this release does not know is an error.
+func DecodeManifest(data []byte) (Manifest, error) {
+	var m Manifest
+	if err := json.Unmarshal(data, &m); err != nil {
+		return Manifest{}, fmt.Errorf("decoding a manifest: %w", err)
+	}
+	if m.Version < 1 || m.Version > ManifestVersion {
+		return Manifest{}, fmt.Errorf("decoding a manifest: version %d is not known to this release (it knows 1 to %d): use a newer provider", m.Version, ManifestVersion)
+	}
+	if m.BackupID == "" || !ValidRunID(m.RunID) {
+		return Manifest{}, errors.New("decoding a manifest: it names no backup or no run")
+	}
+	return m, nil
+}
+
+// ReadManifest reads a backup's manifest from the catalog; ErrNotFound.
+func ReadManifest(ctx context.Context, c Catalog, backupID string) (Manifest, error) {
+	data, _, err := c.Read(ctx, ManifestName(backupID))
+	if err != nil {
+		return Manifest{}, fmt.Errorf("reading the manifest of backup %s in %s: %w", backupID, c.Describe(), err)
+	}
+	m, err := DecodeManifest(data)
+	if err != nil {
+		return Manifest{}, fmt.Errorf("backup %s in %s: %w", backupID, c.Describe(), err)
+	}
+	if m.BackupID != backupID {
+		return Manifest{}, fmt.Errorf("backup %s in %s: its manifest is that of %s", backupID, c.Describe(), m.BackupID)
+	}
+	return m, nil
+}
+
+// Delete deletes a backup's artifacts and then its manifest, so that a deletion cut short can be found and finished. What is gone is no error.
+// Only what the manifest's own run made is deleted: the manifest in the catalog stays if it is another run's.
+func (e *Engine) Delete(ctx context.Context, m Manifest) error {
+	err := each(slices.Sorted(maps.Keys(m.Storages)), func(name string) error {
+		s := m.Storages[name]
+		store, known := e.Artifacts(s.Driver)
+		if !known {
+			return &Error{PhaseDelete, name, fmt.Errorf("this release has no driver %s", s.Driver)}
+		}
+		for _, a := range s.Artifacts {
+			if err := store.Delete(ctx, a); err != nil {
+				return &Error{PhaseDelete, name, fmt.Errorf("deleting %s: %w", a.ID, err)}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	there, err := ReadManifest(ctx, e.Catalog, m.BackupID)
+	switch {
+	case errors.Is(err, ErrNotFound):
+	case err != nil:
+		return &Error{PhaseDelete, "catalog", err}
+	case there.RunID == m.RunID:
+		if err := e.Catalog.Delete(ctx, ManifestName(m.BackupID)); err != nil {
+			return &Error{PhaseDelete, "catalog", fmt.Errorf("deleting the manifest of backup %s: %w", m.BackupID, err)}
+		}
+	}
+	// A run that could not clean up after itself left a journal: its artifacts are gone now.
+	if data, _, err := e.Catalog.Read(ctx, JournalName(m.RunID)); err == nil {
+		if j, err := DecodeJournal(data); err == nil && len((OpenJournal{Journal: j}).Paused()) == 0 {
+			return CloseJournal(ctx, e.Catalog, m.RunID)
+		}
+	}
+	return nil
 }
