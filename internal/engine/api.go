@@ -75,6 +75,7 @@ type RestoreRequest struct {
 // RestoreStorage is one storage of a RestoreRequest.
 type RestoreStorage struct {
 	Driver      string
+	Arguments   json.RawMessage // of the destination, as typed
 	Destination Destination
 	// OpenReader opens what verification reads, once the storage is restored.
 	OpenReader func(ctx context.Context) (verify.Storage, error)
@@ -90,15 +91,17 @@ type VerifySettings struct {
 
 // RestoreRecord is what a restore made. Engine.Restore returns it also with an error.
 type RestoreRecord struct {
-	Name         string              `json:"name"`
-	RunID        string              `json:"run_id"`
-	BackupID     string              `json:"backup_id"`
-	Status       string              `json:"status"` // StatusAvailable or StatusIncomplete
-	CreatedAt    time.Time           `json:"created_at"`
-	Window       PauseWindow         `json:"pause_window"`
-	Storages     map[string]Restored `json:"storages"`
-	Drivers      map[string]string   `json:"drivers"`
-	Verification *verify.Report      `json:"verification,omitempty"`
+	Name      string              `json:"name"`
+	RunID     string              `json:"run_id"`
+	BackupID  string              `json:"backup_id"`
+	Status    string              `json:"status"` // StatusAvailable or StatusIncomplete
+	CreatedAt time.Time           `json:"created_at"`
+	Window    PauseWindow         `json:"pause_window"`
+	Storages  map[string]Restored `json:"storages"`
+	Drivers   map[string]string   `json:"drivers"`
+	// Arguments are those of the destinations as typed (no secrets), so that an import knows them.
+	Arguments    map[string]json.RawMessage `json:"arguments,omitempty"`
+	Verification *verify.Report             `json:"verification,omitempty"`
 }
 
 // Locker takes the lock of the catalog that two runs share.

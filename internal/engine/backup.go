@@ -846,6 +846,10 @@ func (r *run) record(ctx context.Context) error {
 		return r.closeJournal(ctx)
 	}
 	m := r.manifest()
+	r.journal.doc.Phase, r.journal.doc.Manifest = PhaseRecord, &m
+	if err := r.journal.write(ctx); err != nil {
+		r.report(ctx, PhaseRecord, "journal", "noting that every capture is complete", nil, err)
+	}
 	for {
 		err := r.Record(ctx, m)
 		if err == nil {
@@ -858,12 +862,30 @@ func (r *run) record(ctx context.Context) error {
 		r.report(ctx, PhaseRecord, "catalog", "recording the manifest; trying again", nil, err)
 		if r.Clock.Sleep(ctx, recordRetry) != nil {
 			r.status = StatusIncomplete
+			r.keepJournal(ctx)
 			r.warn(fmt.Sprintf("the backup is complete but its manifest could not be written into %s; its artifacts are kept, and the next refresh or apply records it: %v", r.Catalog.Describe(), err))
 			return nil
 		}
 	}
 	r.recorded = true
 	return r.closeJournal(ctx)
+}
+
+// keepJournal notes that the artifacts of a backup that could not be recorded are to be kept.
+func (r *run) keepJournal(ctx context.Context) {
+	ctx, cancel := r.Clock.WithTimeout(context.WithoutCancel(ctx), noteTimeout)
+	defer cancel()
+	r.journal.doc.Kept = true
+	for {
+		err := r.journal.write(ctx)
+		if err == nil {
+			return
+		}
+		r.report(ctx, PhaseRecord, "journal", "noting that the backup is kept", nil, err)
+		if r.Clock.Sleep(ctx, recordRetry) != nil {
+			return
+		}
+	}
 }
 
 // closeJournal closes it; a failure is a warning, because the backup is whole.

@@ -31,6 +31,10 @@ type Journal struct {
 	Beats int64 `json:"beats"`
 	// Lifted says that every target that a Pause was sent to is unpaused.
 	Lifted bool `json:"lifted"`
+	// Manifest is there once every capture is restorable: all that is left is to record it.
+	Manifest *Manifest `json:"manifest,omitempty"`
+	// Kept says that the run ended without being able to record the manifest, and returned the backup as incomplete: it is to be recorded, not discarded.
+	Kept bool `json:"kept,omitempty"`
 }
 
 // JournalTarget is one target of a journal. TLS settings are not in it: who lifts a dead run's pause brings their own.

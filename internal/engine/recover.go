@@ -98,16 +98,22 @@ func (r *run) liftDead(ctx context.Context, j OpenJournal) error {
 	return errors.Join(failures...)
 }
 
-// discardDead deletes what a dead run made, and closes its journal. A backup that it recorded is kept, unless it has the name of the
-// one that is asked for now: with its journal open it was never returned to Terraform, and would only be in the way.
+// discardDead deletes what a dead run made, and closes its journal. A backup that it completed is kept, and recorded where it was not, unless it has the name of
+// the one that is asked for now: with its journal open it was never returned to Terraform, and would only be in the way.
 func (r *run) discardDead(ctx context.Context, j OpenJournal) error {
 	m, err := ReadManifest(ctx, r.Catalog, j.BackupID)
 	recorded := err == nil && m.RunID == j.RunID
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
+	complete := recorded || j.Manifest != nil
 	switch {
-	case recorded && (j.BackupID != r.q.Name || r.q.WindowOnly):
+	case complete && (j.Kept || j.BackupID != r.q.Name || r.q.WindowOnly):
+		if !recorded {
+			if err := r.Record(ctx, *j.Manifest); err != nil {
+				return err
+			}
+		}
 		r.warn(fmt.Sprintf("backup %s was completed by run %s, which died before Terraform could store it: import it (terraform import ADDRESS %s), or remove it with its directory in the catalog", j.BackupID, j.RunID, j.BackupID))
 	default:
 		if recorded {

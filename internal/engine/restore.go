@@ -42,15 +42,15 @@ func readRestore(ctx context.Context, c Catalog, name string) (storedRestore, Ve
 	if err != nil {
 		return storedRestore{}, "", fmt.Errorf("reading the record of restore %s in %s: %w", name, c.Describe(), err)
 	}
-	s, err := DecodeRestore(data)
+	s, err := decodeRestore(data)
 	if err != nil {
 		return storedRestore{}, "", fmt.Errorf("restore %s in %s: %w", name, c.Describe(), err)
 	}
 	return s, v, nil
 }
 
-// DecodeRestore reads the record of a restore.
-func DecodeRestore(data []byte) (storedRestore, error) {
+// decodeRestore reads the record of a restore.
+func decodeRestore(data []byte) (storedRestore, error) {
 	var s storedRestore
 	if err := json.Unmarshal(data, &s); err != nil {
 		return storedRestore{}, fmt.Errorf("decoding the record of a restore: %w", err)
@@ -99,7 +99,7 @@ type restore struct {
 func (e *Engine) Restore(ctx context.Context, q RestoreRequest) (RestoreRecord, error) {
 	r := &restore{Engine: e, q: q, record: storedRestore{Version: restoreVersion, Holder: e.Holder, RestoreRecord: RestoreRecord{
 		Name: q.Name, RunID: e.NewRunID(), BackupID: q.Manifest.BackupID, Status: StatusIncomplete, CreatedAt: e.Clock.Now().UTC(), Window: q.Manifest.Window,
-		Storages: map[string]Restored{}, Drivers: map[string]string{},
+		Storages: map[string]Restored{}, Drivers: map[string]string{}, Arguments: map[string]json.RawMessage{},
 	}}}
 	defer r.release(ctx)
 	err := r.run(ctx)
@@ -134,6 +134,7 @@ func (r *restore) run(ctx context.Context) error {
 	names := slices.Sorted(maps.Keys(r.q.Storages))
 	for _, name := range names {
 		r.record.Drivers[name] = r.q.Storages[name].Driver
+		r.record.Arguments[name] = r.q.Storages[name].Arguments
 	}
 	if err := Restorable(r.q.Manifest, r.record.Drivers); err != nil {
 		return &Error{PhasePreflight, "", err}
