@@ -85,7 +85,8 @@ func (r *run) do(ctx context.Context, s step) error {
 		r.Hook(ctx, s.phase)
 	}
 	err := s.run(ctx)
-	if err == nil && s.phase != PhaseUnpause && ctx.Err() != nil {
+	// A cancel counts at the end of a phase too: unless nothing is left to be cancelled.
+	if err == nil && s.phase != PhaseUnpause && s.phase != PhaseRecord && ctx.Err() != nil {
 		err = &Error{s.phase, "", fmt.Errorf("cancelled: %w", ctx.Err())}
 	}
 	if err != nil {
@@ -122,6 +123,7 @@ type run struct {
 
 	openedAt  atomic.Pointer[time.Time]
 	firstSent time.Time
+	firstBoot time.Duration
 	keeper    *timekeeper
 	result    PauseWindow
 	captured  map[string]Captured
@@ -403,6 +405,7 @@ func (r *run) pause(ctx context.Context) error {
 	if err := r.armed.Sending(ctx); err != nil {
 		return &Error{PhasePause, "watchdog", err}
 	}
+	r.firstBoot = r.Clock.Boot()
 	r.keeper = newTimekeeper(r.Clock)
 	r.firstSent = r.Clock.Now().UTC()
 
@@ -459,6 +462,11 @@ var errWatchdogGone = errors.New("the watchdog fired or died: the pause may have
 func (r *run) pauseTarget(ctx context.Context, t *runTarget) error {
 	until := r.Clock.Boot() + r.q.Pause.Drain
 	for {
+		// A run that was stopped here, and wakes when its watchdog has ended the pause, must not begin another.
+		if r.pauseIsOver() {
+			t.record.Settle(Unsent)
+			return &Error{PhasePause, "watchdog", errWatchdogGone}
+		}
 		err := t.conn.Pause(ctx, r.q.Pause.Drain)
 		if err == nil {
 			t.record.Settle(Ours)
@@ -469,11 +477,9 @@ func (r *run) pauseTarget(ctx context.Context, t *runTarget) error {
 		if !errors.As(err, &p) {
 			p = &PauseError{PauseUnknown, err}
 		}
-		if p.Outcome == PauseAborted && r.Clock.Boot() < until && !r.lifting.Load() && r.Clock.Sleep(ctx, abortedDelay) == nil {
-			if !r.lifting.Load() {
-				t.record.Sending(r.Clock.Boot())
-				continue
-			}
+		if p.Outcome == PauseAborted && r.Clock.Boot() < until && r.Clock.Sleep(ctx, abortedDelay) == nil && !r.pauseIsOver() {
+			t.record.Sending(r.Clock.Boot())
+			continue
 		}
 		o := outcome(p, false)
 		t.record.Settle(o)
@@ -485,6 +491,16 @@ func (r *run) pauseTarget(ctx context.Context, t *runTarget) error {
 			err = fmt.Errorf("somebody else holds a pause on it, which is left alone: %w", err)
 		}
 		return &Error{PhasePause, t.Address, err}
+	}
+}
+
+// pauseIsOver says that no Pause may be sent any more: the unpause phase began, or the watchdog fired.
+func (r *run) pauseIsOver() bool {
+	select {
+	case <-r.armed.Gone():
+		return true
+	default:
+		return r.lifting.Load()
 	}
 }
 
@@ -725,15 +741,15 @@ func (r *run) unpause(ctx context.Context) error {
 	ctx, cancel := r.Clock.WithTimeout(ctx, max(unpauseTimeout, r.q.Pause.Drain+unpauseTimeout/2))
 	defer cancel()
 	defer r.afterUnpause(ctx)
-	if r.anothersTurn(ctx) {
-		return &Error{PhaseUnpause, "", errors.New("another run took the lock over after this run's watchdog had ended the pause: this run lifts nothing any more")}
-	}
-
-	records := make([]*PauseRecord, len(r.targets))
+	anothers := r.anothersTurn(ctx)
+	var records []*PauseRecord
 	byAddress := map[string]*runTarget{}
-	for i, t := range r.targets {
-		records[i] = t.record
+	for _, t := range r.targets {
 		byAddress[t.Address] = t
+		// A pause that holds now may be the other run's; ours, sent before max_duration, was lifted by our watchdog.
+		if !anothers || t.record.sentAfter(r.firstBoot+r.q.Pause.Max) {
+			records = append(records, t.record)
+		}
 	}
 	results := Lift(ctx, r.Clock, records, LiftOptions{
 		Drain: r.q.Pause.Drain,
@@ -763,7 +779,7 @@ func (r *run) unpause(ctx context.Context) error {
 	return nil
 }
 
-// anothersTurn says that the lock is surely another run's by now and that our watchdog fired: our pause is over, and one that holds now is the other's.
+// anothersTurn says that the lock is surely not ours any more and that our watchdog fired: our pause is over, and one that holds now may be another run's.
 func (r *run) anothersTurn(ctx context.Context) bool {
 	ctx, cancel := r.Clock.WithTimeout(ctx, lockCheckTimeout)
 	defer cancel()
@@ -957,10 +973,21 @@ func (r *run) abandon(ctx context.Context, cause error) (Backup, error) {
 	defer cancel()
 	r.status, r.captured = StatusIncomplete, map[string]Captured{}
 	r.releaseLock(ctx)
-	if err := r.settle(ctx); err != nil {
+	keep := func() {
 		for name, f := range r.facts {
 			r.kept[name] = f.Planned
 		}
+	}
+	if r.journal.doc.Manifest != nil {
+		// Before anything is deleted: whoever reads the journal must not record what is not whole any more.
+		r.journal.doc.Manifest = nil
+		if err := r.journal.write(ctx); err != nil {
+			keep()
+			return r.backup(), errors.Join(cause, &Error{PhaseDelete, "journal", err})
+		}
+	}
+	if err := r.settle(ctx); err != nil {
+		keep()
 		return r.backup(), errors.Join(cause, &Error{PhaseDelete, "", fmt.Errorf("waiting for the drivers to stop, so that what they made can be discarded (the next apply does it): %w", err)})
 	}
 	err := each(slices.Sorted(maps.Keys(r.sessions)), func(name string) error {

@@ -197,6 +197,34 @@ func LiftJournal(ctx context.Context, clock Clock, j OpenJournal, dial func(ctx 
 	return Lift(ctx, clock, records, LiftOptions{Dial: dial, Drain: j.Pause.Drain, LookFirst: true, Progress: progress})
 }
 
+// NoteLifted writes into a dead run's journal what LiftJournal did, so that nobody takes a later pause of somebody else for that run's. A journal
+// with nothing left to clean up is closed.
+func NoteLifted(ctx context.Context, clock Clock, c Catalog, j OpenJournal, results []LiftResult) error {
+	data, version, err := c.Read(ctx, JournalName(j.RunID))
+	if errors.Is(err, ErrNotFound) {
+		return nil // somebody else cleaned up
+	}
+	if err != nil {
+		return fmt.Errorf("reading the journal of run %s in %s: %w", j.RunID, c.Describe(), err)
+	}
+	doc, err := DecodeJournal(data)
+	if err != nil {
+		return err
+	}
+	w := journalWriter{catalog: c, doc: doc, version: version, created: true}
+	for i, t := range w.doc.Targets {
+		for _, l := range results {
+			if l.Err == nil && l.Target.Group == t.Group && l.Target.Address == t.Address {
+				w.doc.Targets[i].UnpausedAt = clock.Now().UTC()
+			}
+		}
+	}
+	if len(w.doc.Storages) == 0 && len((OpenJournal{Journal: w.doc, Watchdog: j.Watchdog}).Paused()) == 0 {
+		return w.close(ctx)
+	}
+	return w.write(ctx)
+}
+
 // journal is the writing side, of the run that owns it.
 type journalWriter struct {
 	catalog Catalog

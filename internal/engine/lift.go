@@ -71,6 +71,7 @@ type lifter struct {
 	record  *PauseRecord
 	options LiftOptions
 	result  *LiftResult
+	cleared bool      // an Unpause that began with every Pause of ours settled was confirmed
 	dialled AdminConn // made by us, closed by us
 	conn    AdminConn
 }
@@ -128,7 +129,8 @@ func (l *lifter) try(ctx context.Context) (done bool, err error) {
 		if !paused {
 			return settled, nil
 		}
-		if settled {
+		// Settled since our last Unpause, it may be our own Pause that landed late.
+		if l.cleared {
 			l.result.Foreign = true
 			return true, nil
 		}
@@ -159,7 +161,7 @@ func (l *lifter) try(ctx context.Context) (done bool, err error) {
 		}
 		return false, errors.New("the target answered OK to Unpause and is still paused")
 	}
-	l.result.Foreign = false
+	l.result.Foreign, l.cleared = false, settled
 	if !l.result.Lifted {
 		l.result.Lifted, l.result.UnpausedAt = true, l.clock.Now().UTC()
 	}

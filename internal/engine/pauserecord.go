@@ -39,6 +39,13 @@ func (r *PauseRecord) Settle(o Ownership) {
 	r.owner = o
 }
 
+// sentAfter says whether a Pause was sent after the given reading of the boot clock.
+func (r *PauseRecord) sentAfter(boot time.Duration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.owner != Unsent && r.sentAt > boot
+}
+
 // confirmed notes when CheckPaused confirmed the pause.
 func (r *PauseRecord) confirmed(at time.Time) {
 	r.mu.Lock()

@@ -143,10 +143,33 @@ func (r *run) discardDead(ctx context.Context, j OpenJournal) error {
 			return fmt.Errorf("removing its temporary files: %w", err)
 		}
 	}
-	if len(j.Paused()) > 0 && !r.coversPaused(j) {
-		return nil // still paused elsewhere: the journal says so to whoever has those targets
+	if !r.coversPaused(j) {
+		// Still paused elsewhere: all that the journal goes on to say, to whoever has those targets.
+		return r.nothingLeftBut(ctx, j)
 	}
 	return CloseJournal(ctx, r.Catalog, j.RunID)
+}
+
+// nothingLeftBut takes what is cleaned up out of a dead run's journal, and leaves the targets that are not ours.
+func (r *run) nothingLeftBut(ctx context.Context, j OpenJournal) error {
+	data, version, err := r.Catalog.Read(ctx, JournalName(j.RunID))
+	if err != nil {
+		return err
+	}
+	doc, err := DecodeJournal(data)
+	if err != nil {
+		return err
+	}
+	w := journalWriter{catalog: r.Catalog, doc: doc, version: version, created: true}
+	w.doc.Storages, w.doc.Manifest = nil, nil
+	for i, t := range w.doc.Targets {
+		for _, mine := range r.targets {
+			if mine.Address == t.Address {
+				w.doc.Targets[i].UnpausedAt = r.Clock.Now().UTC()
+			}
+		}
+	}
+	return w.write(ctx)
 }
 
 // coversPaused says whether every target that a dead run may have left paused is one of ours, and so was looked after.

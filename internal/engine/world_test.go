@@ -36,6 +36,8 @@ type world struct {
 	trace     []string
 	captures  []captureAt
 	clockStep []stepAt
+	opened    map[string]time.Time // by provider: when its window really opened
+	closed    map[string]time.Time
 	runs      atomic.Int64
 	background
 }
@@ -91,10 +93,12 @@ type trouble struct {
 	by     time.Duration
 }
 
-func (w *world) rand(actor string) *rand.Rand {
+// chance is a number in [0, n) that depends on the seed, on who asks for what, and on when: not on the order in which
+// goroutines that run at the same instant ask, so that a seed always gives the same story.
+func (w *world) chance(n int64, who ...string) int64 {
 	h := fnv.New64a()
-	h.Write([]byte(actor))
-	return rand.New(rand.NewPCG(w.seed, h.Sum64()))
+	fmt.Fprint(h, w.seed, time.Since(w.start), who)
+	return int64(rand.New(rand.NewPCG(w.seed, h.Sum64())).Uint64N(uint64(n)))
 }
 
 func (w *world) log(format string, args ...any) {
@@ -172,7 +176,6 @@ func storageName(i int) string { return string(rune('a' + i)) }
 type simTarget struct {
 	w       *world
 	address string
-	rng     *rand.Rand
 
 	mu          sync.Mutex
 	restarts    int
@@ -217,7 +220,7 @@ func (t *simTarget) pause(owner string, drain time.Duration, fault string) (erro
 		t.mu.Unlock()
 		return nil, ""
 	case "abort":
-		if t.rng.IntN(3) > 0 {
+		if t.w.chance(3, "abort", t.address) > 0 {
 			t.mu.Unlock()
 			return errors.New("ABORTED"), engine.PauseAborted
 		}
@@ -296,14 +299,10 @@ type simConn struct {
 	mu      sync.Mutex
 	seen    int // restarts of the target when connected
 	n       int
-	rng     *rand.Rand
 }
 
-func (c *simConn) travel(ctx context.Context) error {
-	c.mu.Lock()
-	d := time.Duration(1 + c.rng.Int64N(int64(c.latency)))
-	c.mu.Unlock()
-	return sleep(ctx, d)
+func (c *simConn) travel(ctx context.Context, way string) error {
+	return sleep(ctx, time.Duration(1+c.t.w.chance(int64(c.latency), "travel", c.by.name, c.t.address, way)))
 }
 
 func (c *simConn) reconnect() error {
@@ -328,12 +327,10 @@ func (c *simConn) Pause(ctx context.Context, drain time.Duration) error {
 	if err := c.reconnect(); err != nil {
 		return &engine.PauseError{Outcome: engine.PauseNotSent, Err: err}
 	}
-	c.mu.Lock()
-	there, back := time.Duration(1+c.rng.Int64N(int64(c.latency))), time.Duration(1+c.rng.Int64N(int64(c.latency)))
+	there, back := time.Duration(1+c.t.w.chance(int64(c.latency), "there", c.t.address)), time.Duration(1+c.t.w.chance(int64(c.latency), "back", c.t.address))
 	if c.fault == "delay" {
-		there += time.Duration(c.rng.Int64N(int64(drain)))
+		there += time.Duration(c.t.w.chance(int64(drain), "delay", c.t.address))
 	}
-	c.mu.Unlock()
 	c.t.w.log("%s Pause to %s", c.by.name, c.t.address)
 	type answer struct {
 		err error
@@ -365,13 +362,13 @@ func (c *simConn) Pause(ctx context.Context, drain time.Duration) error {
 	}
 }
 
-func (c *simConn) call(ctx context.Context, f func() error) error {
+func (c *simConn) call(ctx context.Context, what string, f func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if err := c.by.gate(ctx); err != nil {
 		return err
 	}
-	if err := c.travel(ctx); err != nil {
+	if err := c.travel(ctx, what); err != nil {
 		return err
 	}
 	if err := c.reconnect(); err != nil {
@@ -380,14 +377,14 @@ func (c *simConn) call(ctx context.Context, f func() error) error {
 	if err := f(); err != nil {
 		return err
 	}
-	if err := c.travel(ctx); err != nil {
+	if err := c.travel(ctx, what); err != nil {
 		return err
 	}
 	return c.by.gate(ctx)
 }
 
 func (c *simConn) CheckPaused(ctx context.Context) (paused bool, err error) {
-	err = c.call(ctx, func() error {
+	err = c.call(ctx, "check", func() error {
 		c.t.mu.Lock()
 		defer c.t.mu.Unlock()
 		paused = c.t.closed
@@ -397,7 +394,7 @@ func (c *simConn) CheckPaused(ctx context.Context) (paused bool, err error) {
 }
 
 func (c *simConn) Unpause(ctx context.Context) error {
-	return c.call(ctx, func() error {
+	return c.call(ctx, "unpause", func() error {
 		if time.Now().Before(c.deaf) {
 			return errors.New("UNAVAILABLE: lost")
 		}
@@ -531,13 +528,12 @@ type simSource struct {
 type simSession struct {
 	simSource
 	run    engine.Run
-	rng    *rand.Rand
 	opened time.Time
 	ended  time.Time
 }
 
 // step is one step of a driver: it takes a while, and fails as planned, before or after its effect.
-func (s simSource) step(ctx context.Context, rng *rand.Rand, name string, effect func()) error {
+func (s simSource) step(ctx context.Context, name string, effect func()) error {
 	if err := s.by.gate(ctx); err != nil {
 		return err
 	}
@@ -552,7 +548,7 @@ func (s simSource) step(ctx context.Context, rng *rand.Rand, name string, effect
 		// A driver that does not heed its context.
 		time.Sleep(90 * time.Second)
 	}
-	if err := sleep(ctx, time.Duration(1+rng.Int64N(int64(100*time.Millisecond)))); err != nil {
+	if err := sleep(ctx, time.Duration(1+s.w.chance(int64(100*time.Millisecond), s.name, name))); err != nil {
 		return err
 	}
 	if err := s.by.gate(ctx); err != nil {
@@ -566,15 +562,14 @@ func (s simSource) step(ctx context.Context, rng *rand.Rand, name string, effect
 }
 
 func (s simSource) Preflight(ctx context.Context, run engine.Run) (engine.Session, error) {
-	rng := s.w.rand("storage " + s.name + run.ID)
-	if err := s.step(ctx, rng, "preflight", func() {}); err != nil {
+	if err := s.step(ctx, "preflight", func() {}); err != nil {
 		return nil, err
 	}
-	return &simSession{simSource: s, run: run, rng: rng}, nil
+	return &simSession{simSource: s, run: run}, nil
 }
 
 func (s simSource) OpenClock(context.Context) (engine.ClockSession, error) {
-	return &simSession{simSource: s, rng: s.w.rand("clock " + s.name)}, nil
+	return &simSession{simSource: s}, nil
 }
 
 func (s *simSession) artifact() engine.Artifact {
@@ -586,7 +581,7 @@ func (s *simSession) Facts() engine.Facts {
 }
 
 func (s *simSession) MeasureClock(ctx context.Context) (b engine.ClockBound, err error) {
-	err = s.step(ctx, s.rng, "clock", func() {
+	err = s.step(ctx, "clock", func() {
 		b.Uncertainty = 10 * time.Millisecond
 		s.w.mu.Lock()
 		defer s.w.mu.Unlock()
@@ -599,7 +594,7 @@ func (s *simSession) MeasureClock(ctx context.Context) (b engine.ClockBound, err
 
 func (s *simSession) Capture(ctx context.Context) error {
 	s.opened = time.Now()
-	return s.step(ctx, s.rng, "capture", func() {
+	return s.step(ctx, "capture", func() {
 		s.w.mu.Lock()
 		s.w.artifacts[s.artifact().ID] = s.run.ID
 		s.w.captures = append(s.w.captures, captureAt{s.run.ID, s.name, time.Now()})
@@ -620,22 +615,22 @@ func (s *simSession) witness() error {
 }
 
 func (s *simSession) Confirm(ctx context.Context) error {
-	return errors.Join(s.step(ctx, s.rng, "confirm", func() { s.ended = time.Now() }))
+	return errors.Join(s.step(ctx, "confirm", func() { s.ended = time.Now() }))
 }
 
 func (s *simSession) Await(ctx context.Context) (engine.Captured, error) {
 	if err := s.witness(); err != nil {
 		return engine.Captured{}, err
 	}
-	if err := sleep(ctx, time.Duration(s.rng.Int64N(int64(30*time.Second)))); err != nil {
+	if err := sleep(ctx, time.Duration(s.w.chance(int64(30*time.Second), s.name, "copy"))); err != nil {
 		return engine.Captured{}, err
 	}
-	err := s.step(ctx, s.rng, "await", func() {})
+	err := s.step(ctx, "await", func() {})
 	return engine.Captured{Artifacts: []engine.Artifact{s.artifact()}}, err
 }
 
 func (s *simSession) Discard(ctx context.Context) error {
-	return s.step(ctx, s.rng, "discard", func() {
+	return s.step(ctx, "discard", func() {
 		s.w.mu.Lock()
 		delete(s.w.artifacts, s.artifact().ID)
 		s.w.mu.Unlock()
@@ -716,7 +711,7 @@ func (d simDialer) Dial(ctx context.Context, t engine.Target) (engine.AdminConn,
 		return nil, err
 	}
 	target := d.w.target(t.Address)
-	c := &simConn{t: target, by: d.by, owner: d.owner, latency: d.w.plan.latency, rng: d.w.rand(d.by.name + " to " + t.Address)}
+	c := &simConn{t: target, by: d.by, owner: d.owner, latency: d.w.plan.latency}
 	if d.sick {
 		c.fault = d.w.plan.pauseFault[t.Address]
 	}
