@@ -145,7 +145,7 @@ type WatchdogOrder struct {
 	BackupID string
 	Targets  []Target
 	Pause    PauseSettings
-	Journal  string // catalog object to log into
+	Journal  string // catalog object that it logs into when it fires: WatchdogLogName
 	Lock     LockRef
 }
 

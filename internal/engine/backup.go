@@ -366,7 +366,7 @@ func (r *run) arm(ctx context.Context) error {
 	if err := r.journal.write(ctx); err != nil {
 		return &Error{PhaseArm, "journal", err}
 	}
-	order := WatchdogOrder{RunID: r.id, BackupID: r.q.Name, Pause: r.q.Pause, Journal: JournalName(r.id), Lock: r.lock.Ref()}
+	order := WatchdogOrder{RunID: r.id, BackupID: r.q.Name, Pause: r.q.Pause, Journal: WatchdogLogName(r.id), Lock: r.lock.Ref()}
 	for _, t := range r.targets {
 		order.Targets = append(order.Targets, t.Target)
 	}

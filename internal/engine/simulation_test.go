@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -18,15 +17,16 @@ import (
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/enginetest/memcatalog"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/lock"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/watchdog"
 )
 
-// defaultSeeds is how many worlds a plain `go test` runs; SIMULATION_SEEDS asks for more (make sim).
+// defaultSeeds is how many worlds a plain `go test` runs; SIM_SEEDS asks for more (make sim).
 const defaultSeeds = 400
 
 // TestSimulation runs the whole sequence in seeded random worlds and holds every one against the promises.
-// SIMULATION_SEED=N runs one world and prints what happened in it.
+// SIM_SEED=N runs one world and prints what happened in it.
 func TestSimulation(t *testing.T) {
-	if s := os.Getenv("SIMULATION_SEED"); s != "" {
+	if s := os.Getenv("SIM_SEED"); s != "" {
 		seed, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {
 			t.Fatal(err)
@@ -39,7 +39,7 @@ func TestSimulation(t *testing.T) {
 		return
 	}
 	seeds := defaultSeeds
-	if s := os.Getenv("SIMULATION_SEEDS"); s != "" {
+	if s := os.Getenv("SIM_SEEDS"); s != "" {
 		var err error
 		if seeds, err = strconv.Atoi(s); err != nil {
 			t.Fatal(err)
@@ -54,7 +54,7 @@ func TestSimulation(t *testing.T) {
 		}
 		if len(broken) > 0 {
 			if failed++; failed >= 5 {
-				t.Fatalf("too many broken promises; see one with SIMULATION_SEED=%d", seed)
+				t.Fatalf("too many broken promises; see one with SIM_SEED=%d", seed)
 			}
 		}
 		switch last := trace[len(trace)-1]; {
@@ -219,6 +219,9 @@ func (w *world) live(t *testing.T) (broken []string) {
 		second.process.kill()
 		second = w.provider("third", &atomic.Bool{})
 		b2, err = second.engine.Backup(ctx2, second.request("b2"))
+	}
+	for _, warning := range b2.Warnings {
+		w.log("second run warns: %s", warning)
 	}
 	promise(err == nil && b2.Manifest.Status == engine.StatusAvailable, "the next run in a healthy world failed: %v", err)
 	if err == nil {
@@ -519,147 +522,89 @@ func (c gatedCatalog) Delete(ctx context.Context, name string) error {
 	return c.Catalog.Delete(ctx, name)
 }
 
-// simWatchdog is a watchdog of the simulation: the engine's side of the contract, with the engine's own Lift.
+// simWatchdog starts the product's own watchdog, in the same virtual time. Its process lives on when the provider is killed; the end of
+// the provider is the end of its pipes.
 type simWatchdog struct {
 	w       *world
 	parent  *process
 	process *process
-
-	mu      sync.Mutex
-	order   engine.WatchdogOrder
-	records map[string]*engine.PauseRecord
-	all     []*engine.PauseRecord
-	sent    bool
-	lifted  bool
-	fired   bool
-	closed  chan struct{}
-	gone    chan struct{}
 }
 
+// Arm implements engine.Watchdog.
 func (d *simWatchdog) Arm(ctx context.Context, o engine.WatchdogOrder) (engine.Armed, error) {
 	if err := d.parent.gate(ctx); err != nil {
 		return nil, err
 	}
-	d.order, d.records = o, map[string]*engine.PauseRecord{}
-	d.all, d.sent, d.lifted, d.fired = nil, false, false, false
-	d.closed, d.gone = make(chan struct{}), make(chan struct{})
-	for _, t := range o.Targets {
-		c, err := d.dial(ctx, t)
-		if err != nil {
-			return nil, err
-		}
-		paused, err := c.CheckPaused(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if paused {
-			return nil, errors.New("paused already")
-		}
-		r := engine.NewPauseRecord(t)
-		d.records[t.Address] = r
-		d.all = append(d.all, r)
+	in := watchdog.InProcess{
+		Clock: simClock{d.w, d.parent}, Own: simClock{d.w, d.process},
+		Spec: watchdog.Spec{Groups: map[string]json.RawMessage{"main": json.RawMessage("{}")}, Catalog: watchdog.CatalogSpec{Directory: "/sim"}},
+		Openers: watchdog.Openers{
+			Dialer: func(json.RawMessage) (engine.Dialer, error) {
+				return simDialer{w: d.w, by: d.process, owner: d.parent.name}, nil
+			},
+			Catalog: func(watchdog.CatalogSpec) (engine.Catalog, error) { return gatedCatalog{d.w.catalog, d.process}, nil },
+		},
+		Started: func(i *watchdog.Inmate) {
+			d.w.bg.Go(func() {
+				select {
+				case <-d.parent.died:
+					d.w.log("%s: the pipe ends", d.process.name)
+					i.Sever()
+				case <-i.Ended():
+				}
+			})
+			d.w.bg.Go(func() {
+				select {
+				case <-d.process.died:
+					i.Kill()
+				case <-i.Ended():
+				}
+			})
+		},
 	}
-	closed := d.closed
-	d.w.bg.Go(func() { // the end of its pipe
-		select {
-		case <-d.parent.died:
-			d.fire()
-		case <-closed:
-		}
-	})
-	return d, nil
+	armed, err := in.Arm(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return gatedArmed{armed, d.parent}, nil
 }
 
-func (d *simWatchdog) dial(ctx context.Context, t engine.Target) (engine.AdminConn, error) {
-	return simDialer{w: d.w, by: d.process, owner: d.parent.name}.Dial(ctx, t)
+// gatedArmed is a watchdog as its parent reaches it: not at all while that one is stopped or dead.
+type gatedArmed struct {
+	engine.Armed
+	by *process
 }
 
-func (d *simWatchdog) Sending(ctx context.Context) error {
-	if err := d.parent.gate(ctx); err != nil {
+func (a gatedArmed) Sending(ctx context.Context) error {
+	if err := a.by.gate(ctx); err != nil {
 		return err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.sent = true
-	for _, r := range d.all {
-		r.Sending(simClock{d.w, d.process}.Boot())
-	}
-	closed := d.closed
-	d.w.bg.Go(func() {
-		select {
-		case <-time.After(d.order.Pause.Max):
-			d.fire()
-		case <-closed:
-		}
-	})
-	return nil
+	return a.Armed.Sending(ctx)
 }
 
-func (d *simWatchdog) fire() {
-	d.mu.Lock()
-	if d.fired || d.lifted || !d.process.alive() {
-		d.mu.Unlock()
-		return
-	}
-	d.fired = true
-	close(d.gone)
-	d.mu.Unlock()
-	d.w.log("%s fires", d.process.name)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	clock := simClock{d.w, d.process}
-	report := engine.WatchdogLog{Version: 1, RunID: d.order.RunID, FiredAt: clock.Now(), Done: true}
-	for _, l := range engine.Lift(ctx, clock, d.all, engine.LiftOptions{Drain: d.order.Pause.Drain, Dial: d.dial}) {
-		report.Targets = append(report.Targets, engine.WatchdogLogTarget{Target: l.Target, Lifted: l.Lifted, Foreign: l.Foreign, UnpausedAt: l.UnpausedAt})
-	}
-	if data, err := json.Marshal(report); err == nil {
-		for (gatedCatalog{d.w.catalog, d.process}).Create(ctx, engine.WatchdogLogName(d.order.RunID), data) != nil && sleep(ctx, time.Second) == nil {
-		}
-	}
-	_ = lock.ReleaseRef(ctx, gatedCatalog{d.w.catalog, d.process}, d.order.Lock)
-}
-
-func (d *simWatchdog) Record(t engine.Target, o engine.Ownership) {
-	if d.parent.gate(context.Background()) == nil {
-		d.records[t.Address].Settle(o)
+func (a gatedArmed) Record(t engine.Target, o engine.Ownership) {
+	if a.by.gate(context.Background()) == nil {
+		a.Armed.Record(t, o)
 	}
 }
 
-func (d *simWatchdog) Fired(ctx context.Context) (bool, error) {
-	if err := d.parent.gate(ctx); err != nil {
+func (a gatedArmed) Fired(ctx context.Context) (bool, error) {
+	if err := a.by.gate(ctx); err != nil {
 		return true, err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.fired, nil
+	return a.Armed.Fired(ctx)
 }
 
-func (d *simWatchdog) Gone() <-chan struct{} { return d.gone }
-
-func (d *simWatchdog) Lifted(ctx context.Context) error {
-	if err := d.parent.gate(ctx); err != nil {
+func (a gatedArmed) Lifted(ctx context.Context) error {
+	if err := a.by.gate(ctx); err != nil {
 		return err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.lifted = true
-	return nil
+	return a.Armed.Lifted(ctx)
 }
 
-func (d *simWatchdog) Close(ctx context.Context) error {
-	if err := d.parent.gate(ctx); err != nil {
+func (a gatedArmed) Close(ctx context.Context) error {
+	if err := a.by.gate(ctx); err != nil {
 		return err
 	}
-	d.mu.Lock()
-	lifted := d.lifted
-	d.mu.Unlock()
-	if !lifted && d.sent {
-		d.fire()
-		return nil
-	}
-	close(d.closed)
-	return nil
+	return a.Armed.Close(ctx)
 }
-
-func (d *simWatchdog) Process(int, uint64, string) func() { return func() {} }
-func (d *simWatchdog) SecretFile(string) func()           { return func() {} }
