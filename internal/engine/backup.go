@@ -129,6 +129,7 @@ type run struct {
 	captured  map[string]Captured
 	kept      map[string][]Artifact // what could not be discarded
 	recorded  bool
+	createdAt time.Time // of the manifest: the same in the catalog and in what is returned
 	status    string
 	mu        sync.Mutex
 	warnings  []string
@@ -943,8 +944,11 @@ func (r *run) manifest() Manifest {
 	for _, t := range r.targets {
 		w.Targets[t.Group] = append(w.Targets[t.Group], TargetRecord{Address: t.Address, Incarnation: t.incarnation, PausedAt: t.record.PausedAt(), UnpausedAt: t.unpausedAt})
 	}
+	if r.createdAt.IsZero() {
+		r.createdAt = r.Clock.Now().UTC()
+	}
 	m := Manifest{
-		Version: ManifestVersion, BackupID: r.q.Name, RunID: r.id, ProviderVersion: r.Version, Status: r.status, CreatedAt: r.Clock.Now().UTC(),
+		Version: ManifestVersion, BackupID: r.q.Name, RunID: r.id, ProviderVersion: r.Version, Status: r.status, CreatedAt: r.createdAt,
 		Window: w, Pause: r.q.Pause, Storages: map[string]StorageRecord{},
 	}
 	for name, c := range r.captured {

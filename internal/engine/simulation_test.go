@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -176,6 +177,14 @@ func (w *world) live(t *testing.T) (broken []string) {
 	available := survived && err == nil && b.Manifest.Status == engine.StatusAvailable
 	w.log("first run ends: %v", err)
 
+	var phased *engine.Error
+	if survived && errors.As(err, &phased) {
+		switch phased.Phase {
+		case engine.PhaseResolve, engine.PhasePreflight, engine.PhaseArm:
+			promise(w.pauses.Load() == 0, "a run that failed in %s sent a Pause", phased.Phase)
+		}
+	}
+
 	// The process is over; its watchdog has its time.
 	first.process.kill()
 	time.Sleep(3 * time.Minute)
@@ -237,6 +246,52 @@ func (w *world) live(t *testing.T) (broken []string) {
 		w.log("first run voided")
 	}
 	return broken
+}
+
+// TestOnePauseAtATime: runs of several processes over one catalog take turns, and each gives a backup.
+func TestOnePauseAtATime(t *testing.T) {
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(seed)
+			w.plan = worldPlan{targets: 2, storages: 2, min: time.Second, drain: time.Second, latency: 10 * time.Millisecond}
+			w.targets, w.members = map[string]*simTarget{}, nil
+			for i := range w.plan.targets {
+				w.addTarget(address(i))
+			}
+			var done sync.WaitGroup
+			for i := range 3 {
+				p := w.provider(fmt.Sprintf("run%d", i), &atomic.Bool{})
+				done.Go(func() {
+					ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+					defer cancel()
+					if b, err := p.engine.Backup(ctx, p.request(fmt.Sprintf("b%d", i))); err != nil || b.Manifest.Status != engine.StatusAvailable {
+						t.Errorf("seed %d, run %d: %v", seed, i, err)
+					}
+					p.process.kill()
+				})
+			}
+			done.Wait()
+			w.bg.Wait()
+			type span struct {
+				from, until time.Time
+				run         string
+			}
+			var spans []span
+			for run, from := range w.opened {
+				spans = append(spans, span{from, w.closed[run], run})
+			}
+			for i, a := range spans {
+				for _, b := range spans[:i] {
+					if a.from.Before(b.until) && b.from.Before(a.until) {
+						t.Errorf("seed %d: the windows of %s and %s overlap", seed, a.run, b.run)
+					}
+				}
+			}
+			if len(spans) != 3 {
+				t.Errorf("seed %d: %d windows of 3", seed, len(spans))
+			}
+		})
+	}
 }
 
 func (w *world) hadTrouble(kinds ...string) bool {

@@ -39,6 +39,7 @@ type world struct {
 	opened    map[string]time.Time // by provider: when its window really opened
 	closed    map[string]time.Time
 	runs      atomic.Int64
+	pauses    atomic.Int64
 	background
 }
 
@@ -332,6 +333,7 @@ func (c *simConn) Pause(ctx context.Context, drain time.Duration) error {
 		there += time.Duration(c.t.w.chance(int64(drain), "delay", c.t.address))
 	}
 	c.t.w.log("%s Pause to %s", c.by.name, c.t.address)
+	c.t.w.pauses.Add(1)
 	type answer struct {
 		err error
 		o   engine.PauseOutcome
