@@ -479,6 +479,8 @@ type provider struct {
 	watchdog *simWatchdog
 	engine   *engine.Engine
 	sick     *atomic.Bool
+	// fixedClocks: the storages' clocks show no step of ours.
+	fixedClocks bool
 }
 
 func (w *world) provider(name string, sick *atomic.Bool) *provider {
@@ -512,7 +514,7 @@ func (p *provider) request(name string) engine.BackupRequest {
 		Storages: map[string]engine.StorageRequest{},
 	}
 	for i := range w.plan.storages {
-		q.Storages[storageName(i)] = engine.StorageRequest{Driver: "sim", Source: simSource{w: w, by: p.process, name: storageName(i), sick: p.sick.Load()}}
+		q.Storages[storageName(i)] = engine.StorageRequest{Driver: "sim", Source: simSource{w: w, by: p.process, name: storageName(i), sick: p.sick.Load(), fixed: p.fixedClocks}}
 	}
 	return q
 }
@@ -583,6 +585,8 @@ type simWatchdog struct {
 	w       *world
 	parent  *process
 	process *process
+	// claimFired makes it say that it fired.
+	claimFired atomic.Bool
 }
 
 // Arm implements engine.Watchdog.
@@ -621,13 +625,14 @@ func (d *simWatchdog) Arm(ctx context.Context, o engine.WatchdogOrder) (engine.A
 	if err != nil {
 		return nil, err
 	}
-	return gatedArmed{armed, d.parent}, nil
+	return gatedArmed{armed, d.parent, &d.claimFired}, nil
 }
 
 // gatedArmed is a watchdog as its parent reaches it: not at all while that one is stopped or dead.
 type gatedArmed struct {
 	engine.Armed
-	by *process
+	by         *process
+	claimFired *atomic.Bool
 }
 
 func (a gatedArmed) Sending(ctx context.Context) error {
@@ -646,6 +651,9 @@ func (a gatedArmed) Record(t engine.Target, o engine.Ownership) {
 func (a gatedArmed) Fired(ctx context.Context) (bool, error) {
 	if err := a.by.gate(ctx); err != nil {
 		return true, err
+	}
+	if a.claimFired.Load() {
+		return true, nil
 	}
 	return a.Armed.Fired(ctx)
 }

@@ -521,10 +521,11 @@ func (c simClock) WithTimeout(ctx context.Context, d time.Duration) (context.Con
 // --- storages --------------------------------------------------------------
 
 type simSource struct {
-	w    *world
-	by   *process
-	name string
-	sick bool // the plan's faults apply
+	w     *world
+	by    *process
+	name  string
+	sick  bool // the plan's faults apply
+	fixed bool // its clock shows no step of ours
 }
 
 type simSession struct {
@@ -588,7 +589,9 @@ func (s *simSession) MeasureClock(ctx context.Context) (b engine.ClockBound, err
 		s.w.mu.Lock()
 		defer s.w.mu.Unlock()
 		for _, c := range s.w.clockStep { // it is our clock that steps
-			b.Offset -= c.by
+			if !s.fixed {
+				b.Offset -= c.by
+			}
 		}
 	})
 	return b, err
