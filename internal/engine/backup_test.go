@@ -354,3 +354,30 @@ func TestRestoreCleansUpAfterADeadOne(t *testing.T) {
 		w.bg.Wait()
 	})
 }
+
+// TestCancelledRunUnpausesItself: the run does it, at once; it does not take its watchdog.
+func TestCancelledRunUnpausesItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := calm(t, worldPlan{min: 10 * time.Second})
+		p := w.provider("p", &atomic.Bool{})
+		ctx, cancel := context.WithCancel(t.Context())
+		p.engine.Hook = func(_ context.Context, phase engine.Phase) {
+			if phase == engine.PhaseCapture {
+				w.later(time.Second, cancel)
+			}
+		}
+		begin := time.Now()
+		_, err := p.engine.Backup(ctx, p.request("b"))
+		if err == nil || strings.Contains(err.Error(), "unpause:") {
+			t.Errorf("got %v, want an error of capture alone", err)
+		}
+		for a, target := range w.targets {
+			last := target.history[len(target.history)-1]
+			if target.closed || last.at.Sub(begin) > 2*time.Second {
+				t.Errorf("%s was unpaused %s after the run began, a second after which it was cancelled", a, last.at.Sub(begin))
+			}
+		}
+		p.process.kill()
+		w.bg.Wait()
+	})
+}

@@ -285,6 +285,8 @@ type TableWitness struct {
 	// Rows is the number of rows in the capture, exact where Estimated is false; -1 when unknown.
 	Rows      int64 `json:"rows"`
 	Estimated bool  `json:"estimated,omitempty"`
+	// NewestCommitted is the newest tx_committed_at (ms) in the capture; 0 where there is none, or it was not read.
+	NewestCommitted int64 `json:"newest_committed,omitempty"`
 }
 
 // Captured is the result of Await.

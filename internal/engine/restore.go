@@ -323,7 +323,7 @@ func VerifyRequest(m Manifest, s VerifySettings, readers map[string]verify.Stora
 		}
 		x := verify.Expected{HasCoordinator: record.HasCoordinator, CoordinatorNewest: record.CoordinatorNewest}
 		for _, t := range record.Tables {
-			x.Tables = append(x.Tables, verify.ExpectedTable{Namespace: t.Namespace, Name: t.Table, Rows: t.Rows, Estimated: t.Estimated})
+			x.Tables = append(x.Tables, verify.ExpectedTable{Namespace: t.Namespace, Name: t.Table, Rows: t.Rows, Estimated: t.Estimated, NewestCommitted: t.NewestCommitted})
 		}
 		q.Expected[name] = x
 	}

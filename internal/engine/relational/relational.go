@@ -3,8 +3,10 @@
 package relational
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"slices"
 )
 
 // Dialect is how one database names and quotes ScalarDB's tables.
@@ -21,7 +23,7 @@ type Dialect interface {
 	Relations(ctx context.Context, q Querier, namespaces []string) ([]Relation, error)
 }
 
-// Querier is *sql.DB, *sql.Conn or *sql.Tx.
+// Querier is *sql.DB, *sql.Conn or *sql.Tx. Everything that this package asks is a SELECT, so it also runs in a read-only snapshot.
 type Querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
@@ -32,6 +34,20 @@ type Relation struct {
 	Namespace, Name string
 	View            bool
 	Columns         []string
+	// Types are the columns' types as the database words them, in the order of Columns; nil where Relations does not know them.
+	Types []string
+	// ID is an identity that a drop and re-creation changes (an OID, a table id); empty where the database has none.
+	ID string
+}
+
+// Has says whether the relation has all of the given columns.
+func (r Relation) Has(columns ...string) bool {
+	for _, c := range columns {
+		if !slices.Contains(r.Columns, c) {
+			return false
+		}
+	}
+	return true
 }
 
 // Layout says where ScalarDB's own tables are; the zero value means the defaults.
@@ -40,10 +56,16 @@ type Layout struct {
 	MetadataNamespace    string // default "scalardb"
 }
 
+// Coordinator is the coordinator table's namespace.
+func (l Layout) Coordinator() string { return cmp.Or(l.CoordinatorNamespace, "coordinator") }
+
+// Metadata is the namespace of ScalarDB's own tables.
+func (l Layout) Metadata() string { return cmp.Or(l.MetadataNamespace, "scalardb") }
+
 // Inventory is what ScalarDB's metadata and the database say together.
 type Inventory struct {
 	Tables      []Table
-	Missing     []Table    // in the metadata, not in the database
+	Missing     []Table    // in the metadata, not in the database (or there without the columns that the metadata names)
 	Coordinator *Relation  // nil: not in this database
 	Metadata    []Relation // the metadata namespace's relations (metadata, namespaces, virtual_tables, users, ...)
 	Namespaces  []string   // every namespace that a backup must hold: those of the tables, the coordinator's, the metadata's; sorted

@@ -1,5 +1,3 @@
-// Package verify proves from its data that a system of ScalarDB storages is transactionally consistent, by the four rules of Run.
-// It knows no database: a Storage does the work, with aggregate queries where it can.
 package verify
 
 import (
@@ -23,7 +21,8 @@ type Table struct {
 	Key           []string // primary key columns, for naming a violating record
 }
 
-// Storage is one storage as the rules read it. All methods are read-only.
+// Storage is one storage as the rules read it. All methods are read-only and may be called from several goroutines; the callbacks of
+// Records and Aborted call other methods of the same Storage.
 type Storage interface {
 	// Tables reads ScalarDB's metadata, and whether each table it names is there at all (MissingTables). The coordinator table is not among them.
 	Tables(ctx context.Context) (present []Table, missing []Table, err error)
@@ -47,6 +46,16 @@ type Storage interface {
 	Close() error
 }
 
+// Joiner is what a Storage may also be: where the coordinator table lies in the same database, that joins, and no id is pulled to the client.
+// Run uses it when the storage has the coordinator of the verification.
+type Joiner interface {
+	// AbortedCommits streams the COMMITTED records for which the coordinator table has an ABORTED entry under the record's whole id or its group's.
+	// It may name too many: Run looks each of them up with Coordinator.
+	AbortedCommits(ctx context.Context, t Table, each func(Record) error) error
+	// CommitsWithoutEntry counts the COMMITTED records with tx_committed_at < before that have no coordinator entry. Imported rows are not among them.
+	CommitsWithoutEntry(ctx context.Context, t Table, before int64) (int64, error)
+}
+
 // TallyQuery has the two instants of rules 1 and 2, in milliseconds since the epoch; math.MaxInt64 switches a rule off.
 type TallyQuery struct {
 	InFlightSince int64 // tx_prepared_at >= this and state PREPARED or DELETED: in flight
@@ -60,6 +69,9 @@ type Tally struct {
 	Leftovers int64 // PREPARED or DELETED, older than InFlightSince
 	Late      int64
 	Imported  int64 // null tx_id
+	Invalid   int64 // a tx_id, but a state that no record has (ABORTED, none, unknown)
+
+	NewestCommitted int64 // the newest tx_committed_at, ms; 0 when there is none
 }
 
 // CoordinatorTally is the counts of the coordinator table.
@@ -74,6 +86,7 @@ type RecordFilter struct {
 	PreparedSince  int64 // tx_prepared_at >= this; 0: any
 	CommittedSince int64 // tx_committed_at >= this; 0: any
 	CommittedAfter int64 // tx_committed_at > this; 0: any
+	Invalid        bool  // instead of States: a tx_id with a state that no record has
 	Limit          int
 }
 
@@ -99,11 +112,21 @@ type Expected struct {
 	CoordinatorNewest int64 // ms; 0: none
 }
 
-// ExpectedTable is one table of Expected. Rows is -1 when unknown.
+// ExpectedTable is one table of Expected.
 type ExpectedTable struct {
 	Namespace, Name string
-	Rows            int64
-	Estimated       bool
+	// Rows is -1 when unknown. An exact number must be met exactly; of an estimated one only "some" or "none" counts: a table that had rows and is empty fails.
+	Rows      int64
+	Estimated bool
+	// NewestCommitted is the newest tx_committed_at that the capture held, ms; 0 when unknown. It must be met: a storage without coordinator that was
+	// restored to another time shows by it.
+	NewestCommitted int64
+}
+
+// Clock is where Run takes time from in a live check; engine.Clock is one.
+type Clock interface {
+	Now() time.Time
+	Sleep(ctx context.Context, d time.Duration) error
 }
 
 // Request is one verification. A nil Window makes it a check of live storages: rule 3 only.
@@ -115,12 +138,19 @@ type Request struct {
 	Drain       time.Duration
 	// ServerClockBound is how far the clocks of ScalarDB's servers may be from the window's.
 	ServerClockBound time.Duration
-	OnePhaseCommit   map[string]bool     // storages whose transactions may leave no coordinator entry
-	Expected         map[string]Expected // by storage; nil for none
-	Now              time.Time           // for live checks
-	MaxSamples       int                 // violations named per table and rule; 0: 5
-	Parallel         int                 // tables at once; 0: 4
-	Progress         func(message string, fields map[string]any)
+	// OnePhaseCommit names storages whose transactions may leave no coordinator entry, or where finished transactions are removed from it.
+	OnePhaseCommit map[string]bool
+	// AsyncCommit names storages that ScalarDB writes with scalar.db.consensus_commit.async_commit.enabled (or async_rollback): the client is answered, and the
+	// pause drained, before the records are marked. A correct backup of such a storage may hold recent PREPARED records whose transaction has its coordinator
+	// entry; ScalarDB finishes them lazily, so they count as leftovers. Without the declaration they are violations.
+	AsyncCommit map[string]bool
+	Expected    map[string]Expected // by storage; nil for none
+	Now         time.Time           // of a live check; zero: the Clock's
+	Clock       Clock               // required for live checks: what looks wrong is looked at again after a while
+	MaxSamples  int                 // violations named per table and rule; 0: 5
+	Parallel    int                 // tables at once; 0: 4
+	// Progress may be nil. It is never called twice at once.
+	Progress func(message string, fields map[string]any)
 }
 
 // Window is the pause window that the copies were taken in.
