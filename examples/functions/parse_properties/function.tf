@@ -1,0 +1,3 @@
+output "storage" {
+  value = provider::scalardb::parse_properties(file("${path.module}/database.properties"))["scalar.db.storage"]
+}

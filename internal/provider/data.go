@@ -1,0 +1,262 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/terraform-plugin-framework/diag"
+	"github.com/hashicorp/terraform-plugin-framework/path"
+	"github.com/hashicorp/terraform-plugin-framework/types"
+	"github.com/hashicorp/terraform-plugin-log/tflog"
+
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage"
+)
+
+// data is a configured provider: what its resources and data sources work with. Values of the provider block may be unknown at plan;
+// the methods then say so, and whoever asked does without until apply.
+type data struct {
+	deps  Dependencies
+	kinds map[string]storage.Kind
+	pause types.Object
+
+	catalogSettings CatalogSettings
+	catalogKnown    bool
+	opened          engine.Catalog
+
+	credentials      map[string]*storage.Credentials
+	credentialsKnown bool
+}
+
+func (d *data) readCatalog(ctx context.Context, v types.Object) (diags diag.Diagnostics) {
+	d.catalogKnown = whollyKnown(ctx, v)
+	if !d.catalogKnown {
+		return diags
+	}
+	d.catalogSettings = CatalogSettings{Directory: defaultCatalog, Default: v.IsNull()}
+	if !v.IsNull() {
+		var m struct {
+			Directory types.String `tfsdk:"directory"`
+		}
+		diags.Append(v.As(ctx, &m, asOptions)...)
+		d.catalogSettings.Directory = m.Directory.ValueString()
+	}
+	// Absolute, because the watchdog and the break-glass command run elsewhere.
+	abs, err := filepath.Abs(d.catalogSettings.Directory)
+	if err != nil {
+		diags.AddAttributeError(pathCatalog(), "Unusable catalog", err.Error())
+		return diags
+	}
+	d.catalogSettings.Directory = abs
+	d.opened, err = d.deps.OpenCatalog(d.catalogSettings)
+	if err != nil {
+		diags.AddAttributeError(pathCatalog(), "Unusable catalog", fmt.Sprintf("%s. Nothing was touched.", err))
+	}
+	return diags
+}
+
+// catalog returns the open catalog; ok is false while its settings are unknown.
+func (d *data) catalog() (c engine.Catalog, ok bool) {
+	if d == nil || !d.catalogKnown {
+		return nil, false
+	}
+	return d.opened, true
+}
+
+func (d *data) readCredentials(ctx context.Context, v types.Map) (diags diag.Diagnostics) {
+	d.credentials = map[string]*storage.Credentials{}
+	d.credentialsKnown = whollyKnown(ctx, v)
+	if v.IsNull() || !d.credentialsKnown {
+		return diags
+	}
+	var entries map[string]struct {
+		Username types.String `tfsdk:"username"`
+		Password types.String `tfsdk:"password"`
+		CAPEM    types.String `tfsdk:"ca_pem"`
+		CertPEM  types.String `tfsdk:"cert_pem"`
+		KeyPEM   types.String `tfsdk:"key_pem"`
+	}
+	diags.Append(v.ElementsAs(ctx, &entries, false)...)
+	for name, e := range entries {
+		if e.CertPEM.IsNull() != e.KeyPEM.IsNull() {
+			diags.AddAttributeError(path.Root("credentials").AtMapKey(name), "Incomplete client certificate", "cert_pem and key_pem belong together: set both or none.")
+		}
+		d.credentials[name] = &storage.Credentials{Username: e.Username.ValueString(), Password: e.Password.ValueString(),
+			CAPEM: e.CAPEM.ValueString(), CertPEM: e.CertPEM.ValueString(), KeyPEM: e.KeyPEM.ValueString()}
+	}
+	return diags
+}
+
+// ephemeral environment variables: each says that the working directory will not outlive the run.
+var ephemeralRuns = []string{"TFC_RUN_ID", "CI", "GITHUB_ACTIONS", "GITLAB_CI", "TF_IN_AUTOMATION"}
+
+func (d *data) warnDefaultCatalog() (diags diag.Diagnostics) {
+	if !d.catalogKnown || !d.catalogSettings.Default {
+		return diags
+	}
+	for _, name := range ephemeralRuns {
+		if d.deps.Getenv(name) != "" {
+			diags.AddAttributeWarning(pathCatalog(), "The catalog may not outlive this run",
+				fmt.Sprintf("The provider block sets no catalog, so manifests and journals go to %s. The environment variable %s suggests that this directory is gone after the run: "+
+					"then no later run sees these backups, nor learns what a killed run left paused. Set catalog = { directory = … } to a place that stays.", d.catalogSettings.Directory, name))
+			return diags
+		}
+	}
+	return diags
+}
+
+// reportDeadRuns warns of what journals in the catalog say may still be paused. It never fails a plan.
+func (d *data) reportDeadRuns(ctx context.Context) (diags diag.Diagnostics) {
+	c, ok := d.catalog()
+	if !ok {
+		return diags
+	}
+	journals, err := engine.OpenJournals(ctx, c)
+	if err != nil {
+		diags.AddWarning("Journals could not be read", fmt.Sprintf("%s. A run that was killed may have left targets paused; this cannot be told from here.", err))
+		return diags
+	}
+	for _, j := range journals {
+		if j.Broken != nil {
+			diags.AddWarning("Unreadable journal of a run", fmt.Sprintf("The journal of run %s in %s cannot be read: %s. Look whether your targets are paused; `terraform-provider-scalardb unpause --address HOST:PORT` lifts a pause.",
+				j.RunID, c.Describe(), j.Broken))
+			continue
+		}
+		left := j.Paused()
+		if len(left) == 0 {
+			continue
+		}
+		var names []string
+		for _, t := range left {
+			names = append(names, t.Group+" "+t.Address)
+		}
+		alive := "That run may still be under way"
+		if d.deps.Clock.Now().Sub(j.StartedAt) > j.Pause.Max+time.Minute {
+			alive = "That run is dead"
+		}
+		diags.AddWarning("A run may have left targets paused",
+			fmt.Sprintf("Run %s of %q (%s, started %s) sent a pause to %s, and no unpause is recorded. %s. If the targets are still paused, lift it with\n\n  %s",
+				j.RunID, j.BackupID, j.Holder, j.StartedAt.UTC().Format(time.RFC3339), strings.Join(names, ", "), alive, d.unpauseCommand(j.RunID, nil)))
+	}
+	return diags
+}
+
+// unpauseCommand is the break-glass command line of one run.
+func (d *data) unpauseCommand(runID string, groups map[string]GroupSettings) string {
+	line := "terraform-provider-scalardb unpause --catalog " + shellQuote(d.catalogSettings.Directory) + " --run " + runID
+	for _, g := range groups {
+		if g.TLS != nil {
+			return line + " --tls [--ca-file FILE --server-name NAME --cert-file FILE --key-file FILE]"
+		}
+	}
+	return line
+}
+
+func shellQuote(s string) string {
+	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// pauseFor is the resource's own `pause`, or the provider's. known is false while a value is unknown; none at all is an error.
+func (d *data) pauseFor(ctx context.Context, own types.Object) (c pauseConfig, known bool, diags diag.Diagnostics) {
+	switch {
+	case !own.IsNull():
+		return readPause(ctx, own, path.Root("pause"))
+	case d.pause.IsNull():
+		diags.AddAttributeError(path.Root("pause"), "No targets to pause", "Neither this resource nor the provider block sets pause: without targets nothing can be paused.")
+		return c, false, diags
+	}
+	return readPause(ctx, d.pause, path.Root("pause"))
+}
+
+// groups makes the engine's target groups.
+func (d *data) groups(settings map[string]GroupSettings) (map[string]engine.Group, diag.Diagnostics) {
+	var diags diag.Diagnostics
+	out := map[string]engine.Group{}
+	for name, s := range settings {
+		g, err := d.deps.NewGroup(name, s)
+		if err != nil {
+			diags.AddAttributeError(path.Root("pause").AtName("targets").AtMapKey(name), "Unusable target group", fmt.Sprintf("%s. Nothing was touched.", err))
+			continue
+		}
+		out[name] = g
+	}
+	return out, diags
+}
+
+// env is what a driver gets for one storage. A `credentials` key that names no entry is an error.
+func (d *data) env(ctx context.Context, name, key string) (storage.Env, error) {
+	e := storage.Env{
+		StorageName: name, Clock: d.deps.Clock, Catalog: d.opened, CatalogIsDefault: d.catalogSettings.Default, Getenv: d.deps.Getenv,
+		Report: func(message string, fields map[string]any) { tflog.Info(ctx, name+": "+message, fields) },
+	}
+	if key == "" {
+		e.Credentials = d.credentials[name]
+		return e, nil
+	}
+	e.Credentials = d.credentials[key]
+	if e.Credentials == nil {
+		return e, fmt.Errorf("credentials = %q names no entry of the provider's credentials", key)
+	}
+	return e, nil
+}
+
+// artifactStore finds what reads and deletes one driver's artifacts. storageName selects credentials; it may be empty.
+func (d *data) artifactStore(ctx context.Context, driver, storageName, key string) (engine.ArtifactStore, error) {
+	k, ok := d.kinds[driver]
+	if !ok {
+		return nil, fmt.Errorf("this release of the provider has no driver %q", driver)
+	}
+	e, err := d.env(ctx, storageName, key)
+	if err != nil {
+		return nil, err
+	}
+	return k.Artifacts(e), nil
+}
+
+// newEngine builds an engine for a pause of these groups (none for restores).
+func (d *data) newEngine(ctx context.Context, groups map[string]GroupSettings) (*engine.Engine, error) {
+	c, ok := d.catalog()
+	if !ok {
+		return nil, errUnknownCatalog
+	}
+	w, err := d.deps.NewWatchdog(d.catalogSettings, groups)
+	if err != nil {
+		return nil, err
+	}
+	return &engine.Engine{
+		Clock: d.deps.Clock, Catalog: c, Locker: d.deps.NewLocker(ctx, c), Watchdog: w, Reporter: logReporter{},
+		Artifacts: func(driver string) (engine.ArtifactStore, bool) {
+			s, err := d.artifactStore(ctx, driver, "", "")
+			return s, err == nil
+		},
+		Alive: d.deps.Alive, NewRunID: d.deps.NewRunID, Holder: d.deps.Holder, Version: d.deps.Version, Hook: d.deps.Hook,
+	}, nil
+}
+
+var errUnknownCatalog = errors.New("the provider's catalog is not known yet")
+
+// logReporter writes the engine's events to the provider's log (TF_LOG_PROVIDER=info).
+type logReporter struct{}
+
+func (logReporter) Report(ctx context.Context, e engine.Event) {
+	fields := map[string]any{"phase": string(e.Phase)}
+	for k, v := range e.Fields {
+		fields[k] = v
+	}
+	if e.Subject != "" {
+		fields["subject"] = e.Subject
+	}
+	if e.Err != nil {
+		fields["error"] = e.Err.Error()
+		tflog.Warn(ctx, e.Message, fields)
+		return
+	}
+	tflog.Info(ctx, e.Message, fields)
+}

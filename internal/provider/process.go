@@ -1,0 +1,76 @@
+package provider
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// thisProcess names this process, for messages and for alive: "HOST/pid PID (start START, machine ID)".
+func thisProcess() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	start, _ := processStart(os.Getpid())
+	return fmt.Sprintf("%s/pid %d (start %d, machine %s)", host, os.Getpid(), start, machine())
+}
+
+// machine identifies this boot of this machine and its PID namespace: only within it do process ids mean the same.
+func machine() string {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "unknown"
+	}
+	namespace, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(boot)) + "/" + strings.Trim(strings.TrimPrefix(namespace, "pid:"), "[]")
+}
+
+// alive says whether the process that a holder names still runs. known is false for one of another machine, container or boot.
+func alive(holder string) (alive, known bool) {
+	var pid int
+	var start uint64
+	var on string
+	i := strings.LastIndex(holder, "/pid ")
+	if i < 0 {
+		return false, false
+	}
+	if _, err := fmt.Sscanf(strings.TrimSuffix(holder[i:], ")"), "/pid %d (start %d, machine %s", &pid, &start, &on); err != nil || pid < 1 {
+		return false, false
+	}
+	if on == "unknown" || on != machine() {
+		return false, false
+	}
+	now, err := processStart(pid)
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ESRCH):
+		return false, true
+	case err != nil:
+		return false, false
+	}
+	return now == start, true
+}
+
+// processStart is a process's start time in clock ticks since boot; os.ErrNotExist when there is none, or only a zombie of it.
+func processStart(pid int) (uint64, error) {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
+	// The command's name, in parentheses, may hold anything.
+	i := strings.LastIndexByte(string(data), ')')
+	fields := strings.Fields(string(data)[i+1:])
+	if i < 0 || len(fields) < 20 {
+		return 0, fmt.Errorf("reading the start time of process %d: /proc has another form", pid)
+	}
+	if fields[0] == "Z" || fields[0] == "X" {
+		return 0, os.ErrNotExist
+	}
+	return strconv.ParseUint(fields[19], 10, 64)
+}
