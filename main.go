@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -45,7 +46,7 @@ func run(args []string) int {
 	debug := f.Bool("debug", false, "wait for a Terraform that is told to attach (TF_REATTACH_PROVIDERS)")
 	printVersion := f.Bool("version", false, "print the version")
 	if err := f.Parse(args); err != nil {
-		if err == flag.ErrHelp {
+		if errors.Is(err, flag.ErrHelp) {
 			return 0
 		}
 		return 2

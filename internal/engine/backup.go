@@ -158,8 +158,10 @@ func newRun(e *Engine, q BackupRequest) *run {
 // prefix is where the run's objects lie in the catalog.
 func (r *run) prefix() string { return BackupPrefix(r.q.Name) + r.id + "/" }
 
-// BackupPrefix is where everything of one backup lies in the catalog, and ManifestName its manifest.
+// BackupPrefix is where everything of one backup lies in the catalog.
 func BackupPrefix(name string) string { return "backups/" + name + "/" }
+
+// ManifestName is the catalog object of a backup's manifest.
 func ManifestName(name string) string { return BackupPrefix(name) + "manifest.json" }
 
 // --- resolve ---------------------------------------------------------------
@@ -881,7 +883,7 @@ func (r *run) record(ctx context.Context) error {
 			r.status = StatusIncomplete
 			r.keepJournal(ctx)
 			r.warn(fmt.Sprintf("the backup is complete but its manifest could not be written into %s; its artifacts are kept, and the next refresh or apply records it: %v", r.Catalog.Describe(), err))
-			return nil
+			return nil //nolint:nilerr // the backup is whole: an error would taint it, and so discard it
 		}
 	}
 	r.recorded = true

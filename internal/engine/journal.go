@@ -69,8 +69,10 @@ type WatchdogLogTarget struct {
 	Error      string    `json:"error,omitempty"`
 }
 
-// JournalName and WatchdogLogName are the catalog objects of one run.
-func JournalName(runID string) string     { return journalPrefix + runID + ".json" }
+// JournalName is the catalog object of a run's journal.
+func JournalName(runID string) string { return journalPrefix + runID + ".json" }
+
+// WatchdogLogName is the catalog object that a run's watchdog logs into when it fires.
 func WatchdogLogName(runID string) string { return journalPrefix + runID + ".watchdog.json" }
 
 // OpenJournal is a journal found in a catalog, with its watchdog's log where there is one.

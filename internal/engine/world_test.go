@@ -184,7 +184,6 @@ type simTarget struct {
 	closed      bool   // the gate: what CheckPaused says
 	drained     bool   // nothing in flight
 	owner       string // of the pause: a run id, or "foreign"
-	pending     int    // Pauses under way
 	reopened    chan struct{}
 	busyFor     time.Duration
 	history     []quiet
@@ -207,23 +206,23 @@ func (t *simTarget) note() { // with mu
 var errDown = errors.New("connection refused")
 
 // pause is the server's side: it goes on whatever the client does.
-func (t *simTarget) pause(owner string, drain time.Duration, fault string) (error, engine.PauseOutcome) {
+func (t *simTarget) pause(owner string, drain time.Duration, fault string) (engine.PauseOutcome, error) {
 	t.mu.Lock()
 	if t.down {
 		t.mu.Unlock()
-		return errDown, engine.PauseNotSent
+		return engine.PauseNotSent, errDown
 	}
 	switch fault {
 	case "refuse":
 		t.mu.Unlock()
-		return errors.New("FAILED_PRECONDITION"), engine.PauseRefused
+		return engine.PauseRefused, errors.New("FAILED_PRECONDITION")
 	case "lie":
 		t.mu.Unlock()
-		return nil, ""
+		return "", nil
 	case "abort":
 		if t.w.chance(3, "abort", t.address) > 0 {
 			t.mu.Unlock()
-			return errors.New("ABORTED"), engine.PauseAborted
+			return engine.PauseAborted, errors.New("ABORTED")
 		}
 	}
 	if !t.closed {
@@ -239,22 +238,22 @@ func (t *simTarget) pause(owner string, drain time.Duration, fault string) (erro
 	if busy > 0 {
 		select {
 		case <-reopened:
-			return nil, "" // unpaused while it drained: OK, and not paused
+			return "", nil // unpaused while it drained: OK, and not paused
 		case <-time.After(min(busy, drain)):
 		}
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.restarts != restarts || t.reopened != reopened {
-		return nil, ""
+		return "", nil
 	}
 	if busy > drain {
 		t.open()
-		return errors.New("FAILED_PRECONDITION: transactions in flight"), engine.PauseRefused
+		return engine.PauseRefused, errors.New("FAILED_PRECONDITION: transactions in flight")
 	}
 	t.drained = true
 	t.note()
-	return nil, ""
+	return "", nil
 }
 
 func (t *simTarget) open() { // with mu
@@ -341,7 +340,7 @@ func (c *simConn) Pause(ctx context.Context, drain time.Duration) error {
 	answers := make(chan answer, 1)
 	c.t.w.bg.Go(func() { // the request is on its way, whatever becomes of the client
 		time.Sleep(there)
-		err, o := c.t.pause(c.owner, drain, c.fault)
+		o, err := c.t.pause(c.owner, drain, c.fault)
 		c.t.w.log("%s answers %s: %v", c.t.address, c.by.name, err)
 		time.Sleep(back)
 		if c.fault != "lose" {

@@ -274,9 +274,7 @@ func (r *snapshotRestoreResource) ModifyPlan(ctx context.Context, req resource.M
 	}
 	if exists {
 		another := anotherBackup(state, m)
-		for _, p := range another {
-			resp.RequiresReplace = append(resp.RequiresReplace, p)
-		}
+		resp.RequiresReplace = append(resp.RequiresReplace, another...)
 		replaced := len(another) > 0 || !m.Name.Equal(state.Name) || replacesStorages(ctx, r.kinds, storage.DestinationSide, state.Storages, m.Storages)
 		if !replaced {
 			return

@@ -151,7 +151,7 @@ func Main(ctx context.Context, args []string, deps Dependencies) int {
 	}
 	ctx, cancel := deps.Clock.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	clean := false
+	var clean bool
 	if o.catalog != "" {
 		clean = c.byJournals(ctx)
 	} else {

@@ -58,8 +58,8 @@ type Outcome struct {
 }
 
 // Strike applies, lets the fault strike at the entry of a phase, and waits until it is all over. paused asks every target; it is polled.
-// max is the configuration's max_duration.
-func Strike(t testing.TB, w *cores.Workspace, p engine.Phase, f Fault, max time.Duration, paused func() bool) Outcome {
+// longest is the configuration's max_duration.
+func Strike(t testing.TB, w *cores.Workspace, p engine.Phase, f Fault, longest time.Duration, paused func() bool) Outcome {
 	t.Helper()
 	dir := t.TempDir()
 	hold := filepath.Join(dir, string(p)+".hold")
@@ -101,9 +101,9 @@ func Strike(t testing.TB, w *cores.Workspace, p engine.Phase, f Fault, max time.
 		pids := apply.SignalProvider(t, syscall.SIGSTOP, limit)
 		release()
 		if o.WasPaused {
-			until(t, max+10*time.Second, "the watchdog did not unpause", func() bool { return !paused() }, apply.Output)
+			until(t, longest+10*time.Second, "the watchdog did not unpause", func() bool { return !paused() }, apply.Output)
 		} else {
-			until(t, limit, "nothing", func() bool { return time.Since(struck) > max }, apply.Output)
+			until(t, limit, "nothing", func() bool { return time.Since(struck) > longest }, apply.Output)
 		}
 		o.Unpaused = time.Since(struck)
 		for _, pid := range pids {

@@ -73,6 +73,8 @@ type Credentials struct {
 	KeyPEM   string
 }
 
-// String and GoString keep secrets out of logs and errors.
-func (Credentials) String() string   { return "(credentials)" }
+// String keeps secrets out of logs and errors.
+func (Credentials) String() string { return "(credentials)" }
+
+// GoString is String.
 func (Credentials) GoString() string { return "(credentials)" }

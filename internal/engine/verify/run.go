@@ -456,12 +456,13 @@ func (r *run) aborted(ctx context.Context) error {
 				held = held[:0]
 				return err
 			}
-			err := j.store.(Joiner).AbortedCommits(ctx, j.table, func(rec Record) error {
-				if held = append(held, rec); len(held) >= batch {
-					return confirm()
-				}
-				return nil
-			})
+			err := j.store.(Joiner).AbortedCommits( //nolint:forcetypeassert // asked above
+				ctx, j.table, func(rec Record) error {
+					if held = append(held, rec); len(held) >= batch {
+						return confirm()
+					}
+					return nil
+				})
 			if err == nil {
 				err = confirm()
 			}

@@ -173,7 +173,7 @@ func (w *watchdog) answer(m message) {
 
 func (w *watchdog) run() error {
 	defer w.closeConns()
-	if err, ok := w.awaitOrder(); !ok {
+	if ok, err := w.awaitOrder(); !ok {
 		return err
 	}
 	eof := w.eof
@@ -199,22 +199,22 @@ func (w *watchdog) run() error {
 }
 
 // awaitOrder arms. ok is false when it ends here.
-func (w *watchdog) awaitOrder() (err error, ok bool) {
+func (w *watchdog) awaitOrder() (ok bool, err error) {
 	select {
 	case <-w.ctx.Done():
-		return w.ctx.Err(), false
+		return false, w.ctx.Err()
 	case err := <-w.eof:
-		return err, false
+		return false, err
 	case m := <-w.messages:
 		if m.Type != typeArm {
-			return errors.New("the watchdog's first message is no order"), false
+			return false, errors.New("the watchdog's first message is no order")
 		}
 		if err := w.arm(*m.Order); err != nil {
 			w.answer(message{Type: typeRefused, ID: m.ID, Error: err.Error()})
-			return err, false
+			return false, err
 		}
 		w.answer(message{Type: typeArmed, ID: m.ID})
-		return nil, true
+		return true, nil
 	}
 }
 

@@ -261,7 +261,7 @@ func (c *Catalog) List(ctx context.Context, prefix string) ([]engine.ObjectInfo,
 		}
 		info, err := d.Info()
 		if gone(err) {
-			return nil
+			return nil //nolint:nilerr // deleted meanwhile
 		}
 		if err != nil {
 			return err
@@ -415,7 +415,8 @@ func (c *Catalog) Free(ctx context.Context) (int64, error) {
 		if err != nil {
 			return 0, fmt.Errorf("asking for the room in the catalog in %s: %w", c.Describe(), err)
 		}
-		return int64(min(s.Bavail, 1<<62/uint64(s.Bsize))) * s.Bsize, nil
+		size := uint64(s.Bsize)                                     //nolint:gosec,unconvert // the types differ by system
+		return int64(min(uint64(s.Bavail), 1<<62/size) * size), nil //nolint:gosec,unconvert // bounded
 	}
 }
 
@@ -507,13 +508,13 @@ func (c *Catalog) probe(ctx context.Context) error {
 	// Whatever comes below, nothing stays.
 	defer func() { _ = os.Remove(c.path(name)) }()
 	if err := c.create(ctx, name, []byte("2")); !errors.Is(err, engine.ErrExists) {
-		return fmt.Errorf("the file system let a new file overwrite another, or said something else than that it exists (%v): it cannot hold a catalog", err)
+		return fmt.Errorf("the file system let a new file overwrite another, or said something else than that it exists (%v): it cannot hold a catalog", err) //nolint:errorlint // it may be nil, and is not what went wrong
 	}
 	if err := c.replace(ctx, name, []byte("3"), version([]byte("1"))); err != nil {
 		return fmt.Errorf("replacing a file: %w", err)
 	}
 	if err := c.replace(ctx, name, []byte("4"), version([]byte("1"))); !errors.Is(err, engine.ErrChanged) {
-		return fmt.Errorf("a file that was just replaced still shows its old content (%v): the file system cannot hold a catalog", err)
+		return fmt.Errorf("a file that was just replaced still shows its old content (%v): the file system cannot hold a catalog", err) //nolint:errorlint // it may be nil, and is not what went wrong
 	}
 	unlock, err := c.lock(ctx)
 	if err != nil {
@@ -526,7 +527,7 @@ func (c *Catalog) probe(ctx context.Context) error {
 	}
 	defer again.Close()
 	if err := unix.Flock(int(again.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
-		return fmt.Errorf("a file that is locked (flock) could be locked once more (%v): the file system cannot hold a catalog", err)
+		return fmt.Errorf("a file that is locked (flock) could be locked once more (%v): the file system cannot hold a catalog", err) //nolint:errorlint // it may be nil, and is not what went wrong
 	}
 	if err := os.Remove(c.path(name)); err != nil {
 		return fmt.Errorf("deleting a file: %w", err)
@@ -701,7 +702,7 @@ func sameFile(a, b string) bool {
 
 func (c *Catalog) path(name string) string { return filepath.Join(c.root, filepath.FromSlash(name)) }
 
-// makeDirs makes dir and its parents, private, and durable from the first one that was missing.
+// makeDirs makes dir and its parents, private. The catalog's root is durable then; what is below it, syncUp makes so.
 func (c *Catalog) makeDirs(dir string) error {
 	if info, err := os.Stat(dir); err == nil {
 		if !info.IsDir() {
@@ -720,6 +721,9 @@ func (c *Catalog) makeDirs(dir string) error {
 			return nil // made by another meanwhile
 		}
 		return err
+	}
+	if len(dir) > len(c.root) {
+		return nil // below the root: nothing may come between a folder and what is linked into it, or it is pruned
 	}
 	return syncDir(parent)
 }

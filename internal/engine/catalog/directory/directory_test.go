@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -207,31 +208,34 @@ func TestSweptUnderAWriter(t *testing.T) {
 // Folders that another's Delete prunes under a Create's hands are made again.
 func TestCreateWhileFoldersArePruned(t *testing.T) {
 	c := open(t, t.TempDir())
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				_, _ = os.Remove(c.path("a/b")), os.Remove(c.path("a")) // only when they are empty
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_, _ = os.Remove(c.path("a/b")), os.Remove(c.path("a")) // only when they are empty
+				}
 			}
-		}
-	}()
-	for i := range 10 {
+		})
+	}
+	for i := range 50 {
 		name := fmt.Sprintf("a/b/%d", i)
-		if err := c.Create(t.Context(), name, nil); err != nil {
-			t.Errorf("Create = %v", err)
+		tmp, err := c.newTemp(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.publish(t.Context(), tmp, name); err != nil {
+			t.Errorf("publishing = %v", err)
 			break
 		}
-		if err := c.Delete(t.Context(), name); err != nil {
-			t.Errorf("Delete = %v", err)
-			break
-		}
+		_, _ = tmp.discard(), os.Remove(c.path(name))
 	}
 	close(stop)
-	<-stopped
+	wg.Wait()
 }
 
 func TestProbe(t *testing.T) {

@@ -161,7 +161,7 @@ func (r *reader) Read(p []byte) (int, error) {
 	switch {
 	case err == nil:
 		return n, nil
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		// The decoder may stop before the end of the object: what follows belongs to the sum.
 		_, err = io.Copy(io.Discard, readFunc(r.readStored))
 	}

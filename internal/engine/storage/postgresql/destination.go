@@ -115,7 +115,8 @@ func (d *Destination) checkRoom(ctx context.Context, r engine.StorageBackup, a e
 	for _, o := range ix.Objects {
 		need += o.RawSize
 	}
-	where, free := os.TempDir(), int64(0)
+	where := os.TempDir()
+	var free int64
 	if _, local := r.Catalog.(engine.LocalDirectory); local {
 		reporter, ok := r.Catalog.(engine.SpaceReporter)
 		if !ok {

@@ -70,8 +70,10 @@ type Settings struct {
 	toolDirs []string // of tests; nil: where packages put their programs
 }
 
-// String and GoString keep secrets out of logs and errors.
-func (Settings) String() string   { return "(settings of a PostgreSQL storage)" }
+// String keeps secrets out of logs and errors.
+func (Settings) String() string { return "(settings of a PostgreSQL storage)" }
+
+// GoString is String.
 func (Settings) GoString() string { return "(settings of a PostgreSQL storage)" }
 
 func (s Settings) jobs() int           { return int(cmp.Or(s.Jobs, defaultJobs)) }

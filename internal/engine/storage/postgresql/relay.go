@@ -267,7 +267,7 @@ func (r *relay) forward(client net.Conn, server io.Writer) error {
 	for {
 		head, err := in.Peek(5)
 		if err != nil {
-			return nil // the tool is gone: it knows why
+			return nil //nolint:nilerr // the tool is gone: it knows why
 		}
 		size := int64(binary.BigEndian.Uint32(head[1:])) + 1
 		if size < 5 {
@@ -276,7 +276,7 @@ func (r *relay) forward(client net.Conn, server io.Writer) error {
 		if head[0] == 'Q' && size <= maxStatement && r.answer != nil {
 			message, err := in.Peek(int(size))
 			if err != nil {
-				return nil
+				return nil //nolint:nilerr // the tool is gone in the middle of a message: it knows why
 			}
 			tag, err := r.answer(strings.TrimRight(string(message[5:]), "\x00"))
 			if err != nil {
@@ -285,13 +285,13 @@ func (r *relay) forward(client net.Conn, server io.Writer) error {
 			if tag != "" {
 				_, _ = in.Discard(int(size))
 				if err := send(client, &pgproto3.CommandComplete{CommandTag: []byte(tag)}, &pgproto3.ReadyForQuery{TxStatus: 'T'}); err != nil {
-					return nil
+					return nil //nolint:nilerr // the tool is gone: it knows why
 				}
 				continue
 			}
 		}
 		if _, err := io.CopyN(server, in, size); err != nil {
-			return nil // the server is gone, or the tool: it gets the end of the connection
+			return nil //nolint:nilerr // the server is gone, or the tool: it gets the end of the connection
 		}
 	}
 }

@@ -243,9 +243,13 @@ func fill(ctx context.Context, path, image string) error {
 		return err
 	}
 	return c.Raw(func(raw any) error {
-		b, err := raw.(interface {
+		target, ok := raw.(interface {
 			NewRestore(string) (*driver.Backup, error)
-		}).NewRestore(uri(image, url.Values{"mode": {"ro"}, "immutable": {"1"}}))
+		})
+		if !ok {
+			return fmt.Errorf("restoring: the SQLite driver's connection is a %T, which cannot", raw)
+		}
+		b, err := target.NewRestore(uri(image, url.Values{"mode": {"ro"}, "immutable": {"1"}}))
 		if err != nil {
 			return err
 		}

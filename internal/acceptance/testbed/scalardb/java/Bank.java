@@ -12,6 +12,7 @@ import com.scalar.db.exception.transaction.UnknownTransactionStatusException;
 import com.scalar.db.io.Key;
 import com.scalar.db.service.TransactionFactory;
 import java.io.BufferedReader;
+import java.io.IOException;
 import java.io.InputStreamReader;
 import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
@@ -19,6 +20,8 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
+import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.ThreadLocalRandom;
 
 /**
@@ -101,8 +104,12 @@ public final class Bank {
     List<String> tables = List.of(args).subList(3, args.length);
     try (DistributedTransactionManager manager = factory.getTransactionManager()) {
       Bank bank = new Bank(manager, Integer.parseInt(args[1]), Integer.parseInt(args[2]), tables);
-      BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
-      for (String line = in.readLine(); line != null; line = in.readLine()) {
+      BlockingQueue<String> commands = new LinkedBlockingQueue<>();
+      Thread reader = new Thread(() -> read(commands), "commands");
+      reader.setDaemon(true);
+      reader.start();
+      while (true) {
+        String line = commands.take();
         String answer;
         try {
           answer = bank.answer(line.trim().split(" "));
@@ -112,7 +119,19 @@ public final class Bank {
         out.println(answer);
       }
     }
-    System.exit(0); // whatever threads are left
+  }
+
+  /** Ends the process with its input, also in the middle of a command: a test that is killed leaves nothing behind. */
+  private static void read(BlockingQueue<String> commands) {
+    BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+    try {
+      for (String line = in.readLine(); line != null; line = in.readLine()) {
+        commands.add(line);
+      }
+    } catch (IOException e) {
+      // The same as the end.
+    }
+    Runtime.getRuntime().halt(0);
   }
 
   private String answer(String[] words) throws Exception {
