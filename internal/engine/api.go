@@ -117,6 +117,8 @@ type HeldLock interface {
 	Ref() LockRef
 	// Release frees the lock if it is still ours.
 	Release(ctx context.Context) error
+	// Leave stops renewing and leaves the lock as it is: to the watchdog, which renews it while it unpauses, or to the end of its lease.
+	Leave()
 }
 
 // ErrLockLost is what HeldLock.Check wraps when the lock is surely another's by now.

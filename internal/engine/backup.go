@@ -230,7 +230,7 @@ func (r *run) preflight(ctx context.Context) error {
 		return err
 	}
 
-	checks := []func() error{func() error { return r.nameFree(ctx) }}
+	checks := []func() error{func() error { return r.nameFree(ctx) }, func() error { return r.probe(ctx) }}
 	for _, t := range r.targets {
 		checks = append(checks, func() error { return r.reach(ctx, t) })
 	}
@@ -241,6 +241,22 @@ func (r *run) preflight(ctx context.Context) error {
 		return err
 	}
 	return r.measureClocks(ctx, PhasePreflight)
+}
+
+// Prober is what a Catalog may also be: it proves that it can be written, and does what a catalog must.
+type Prober interface {
+	Probe(ctx context.Context) error
+}
+
+func (r *run) probe(ctx context.Context) error {
+	p, ok := r.Catalog.(Prober)
+	if !ok {
+		return nil
+	}
+	if err := p.Probe(ctx); err != nil {
+		return &Error{PhasePreflight, "catalog", err}
+	}
+	return nil
 }
 
 func (r *run) nameFree(ctx context.Context) error {
@@ -807,6 +823,12 @@ func (r *run) afterUnpause(ctx context.Context) {
 	r.noteTargets()
 	if err := r.journal.write(ctx); err != nil {
 		r.report(ctx, PhaseUnpause, "journal", "noting that every target is unpaused", nil, err)
+	}
+	if !r.lifted && r.paused() {
+		// Nobody may pause what our watchdog is still to unpause: the lock is its to free.
+		r.lock.Leave()
+		r.lock = nil
+		return
 	}
 	r.releaseLock(ctx)
 }

@@ -680,6 +680,10 @@ func (r simResolver) Resolve(ctx context.Context) ([]engine.Target, error) {
 	if err := r.by.gate(ctx); err != nil {
 		return nil, err
 	}
+	// It takes a while, like everything: two things at one instant would make a seed's story a matter of luck.
+	if err := sleep(ctx, time.Duration(1+r.w.chance(int64(5*time.Millisecond), "resolve", r.by.name))); err != nil {
+		return nil, err
+	}
 	r.w.mu.Lock()
 	members := slices.Clone(r.w.members)
 	r.w.mu.Unlock()

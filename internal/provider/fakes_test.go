@@ -179,6 +179,8 @@ func (fakeLock) Check(context.Context) error { return nil }
 func (l fakeLock) Ref() engine.LockRef {
 	return engine.LockRef{Name: "lock", RunID: l.runID, Generation: 1}
 }
+func (fakeLock) Leave() {}
+
 func (fakeLock) Release(context.Context) error { return nil }
 
 // --- the storage -----------------------------------------------------------

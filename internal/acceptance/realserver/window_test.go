@@ -87,11 +87,10 @@ func testOpenTransaction(t *testing.T, b *bed) {
 
 // testRestartInWindow: the server crashes in the window and is back, unpaused, before its end.
 func testRestartInWindow(t *testing.T, b *bed) {
-	w := b.workspace(t, cores.Oldest(t), settings{least: "20s", longest: "60s"})
+	w := b.workspace(t, cores.Oldest(t), settings{version: faultrun.Version, least: "20s", longest: "60s"})
 	w.backup(t, "b", 0, "")
 	w.Init(t)
-	apply := w.Start(t, "apply", "-no-color", "-auto-approve")
-	until(t, limit, "not paused", func() bool { return b.isPaused(t) }, apply.Output)
+	apply := w.applyUntilCapture(t, false)
 	b.Kill(t)
 	b.Restart(b.owner) // not t: the server has to outlive this test
 	r := apply.Wait(t, limit)
@@ -99,8 +98,27 @@ func testRestartInWindow(t *testing.T, b *bed) {
 	if said := oneLine(r.All()); !strings.Contains(said, "restarted") && !strings.Contains(said, "came unpaused") {
 		t.Errorf("the apply does not say what happened:\n%s", said)
 	}
-	w.provider(t, settings{})
+	w.provider(t, settings{version: faultrun.Version})
 	w.succeeds(t)
+}
+
+// applyUntilCapture starts an apply, by the version with fault injection, and waits until its window is open; there it is held for ever, or not.
+func (w *workspace) applyUntilCapture(t *testing.T, hold bool) *cores.Process {
+	t.Helper()
+	dir := t.TempDir()
+	if hold {
+		if err := os.WriteFile(filepath.Join(dir, "capture.hold"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Env = []string{"SCALARDB_FAULT_DIR=" + dir}
+	apply := w.Start(t, "apply", "-no-color", "-auto-approve")
+	w.Env = nil
+	until(t, limit, "the window did not open", func() bool {
+		_, err := os.Stat(filepath.Join(dir, "capture.reached"))
+		return err == nil
+	}, apply.Output)
+	return apply
 }
 
 // testUpgrade: the next version of the provider has nothing to do on the state of this one.
@@ -135,17 +153,7 @@ func testUnpauseCommand(t *testing.T, b *bed) {
 	w := b.workspace(t, cores.Oldest(t), settings{version: faultrun.Version, drain: "5s", longest: "20s"})
 	w.backup(t, "b", 0, "")
 	w.Init(t)
-	hold := t.TempDir()
-	if err := os.WriteFile(filepath.Join(hold, "capture.hold"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	w.Env = []string{"SCALARDB_FAULT_DIR=" + hold}
-	apply := w.Start(t, "apply", "-no-color", "-auto-approve")
-	w.Env = nil
-	until(t, limit, "the window did not open", func() bool {
-		_, err := os.Stat(filepath.Join(hold, "capture.reached"))
-		return err == nil
-	}, apply.Output)
+	apply := w.applyUntilCapture(t, true)
 	watchdogs := 0
 	for _, p := range faultrun.Processes(w.Dir) {
 		// The watchdog first: it would notice the other's death.

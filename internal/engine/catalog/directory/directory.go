@@ -257,7 +257,7 @@ func (c *Catalog) List(ctx context.Context, prefix string) ([]engine.ObjectInfo,
 			return nil
 		}
 		if !d.Type().IsRegular() || !strings.HasPrefix(name, prefix) || catalog.CheckName(name) != nil {
-			return nil
+			return nil //nolint:nilerr // no object of ours
 		}
 		info, err := d.Info()
 		if gone(err) {

@@ -35,15 +35,29 @@ func start(t *testing.T, c Child) *Process {
 	return p
 }
 
-// gone polls until no process of the group is left.
-func gone(t *testing.T, pid int) {
+// alive lists the processes of a group that are not zombies: those wait for whoever adopted them.
+func alive(t *testing.T, group int) (pids []string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if err := syscall.Kill(-pid, 0); errors.Is(err, syscall.ESRCH) {
-			return
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range stats {
+		data, _ := os.ReadFile(f)
+		fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
+		if len(fields) > 2 && fields[0] != "Z" && fields[0] != "X" && fields[2] == strconv.Itoa(group) {
+			pids = append(pids, f)
 		}
+	}
+	return pids
+}
+
+// gone polls until no process of the group is left.
+func gone(t *testing.T, group int) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); len(alive(t, group)) > 0; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("the process group %d is still there", pid)
+			t.Fatalf("of the process group %d there is still %q", group, alive(t, group))
 		}
 	}
 }
@@ -161,6 +175,9 @@ func TestChildGroupEnds(t *testing.T) {
 			}
 			custody.mu.Unlock()
 			<-ready
+			if n := len(alive(t, pid)); n < 3 && name != "own ending" {
+				t.Fatalf("the group has %d processes: the test does not test", n)
+			}
 			end(p, cancel)
 			if err := p.Wait(); (err == nil) != (name == "own ending") {
 				t.Errorf("got %v", err)
