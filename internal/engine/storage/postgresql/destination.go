@@ -93,7 +93,7 @@ func (d *Destination) Preflight(ctx context.Context, r engine.StorageBackup) err
 	} else if err := d.checkRoom(ctx, r, a); err != nil {
 		errs = append(errs, err)
 	}
-	t, err := d.look(ctx, r)
+	t, err := d.look(ctx)
 	if err != nil {
 		errs = append(errs, err)
 	}
@@ -140,7 +140,7 @@ func (d *Destination) checkRoom(ctx context.Context, r engine.StorageBackup, a e
 }
 
 // look refuses a target that is no place to restore into.
-func (d *Destination) look(ctx context.Context, _ engine.StorageBackup) (t target, err error) {
+func (d *Destination) look(ctx context.Context) (t target, err error) {
 	var mayCreate bool
 	err = d.with(ctx, d.s.maintenance(), func(conn *sql.Conn) error {
 		var standby bool
@@ -202,7 +202,7 @@ func (d *Destination) Restore(ctx context.Context, r engine.StorageBackup) (engi
 	if err != nil {
 		return out, err
 	}
-	t, err := d.look(ctx, r)
+	t, err := d.look(ctx)
 	if err != nil {
 		return out, err
 	}

@@ -212,7 +212,7 @@ func exec(ctx context.Context, c *sql.Conn, statements string) error {
 	})
 }
 
-// relay-free identity of a server, which outlives renames of hosts and databases.
+// systemIdentifier is made by initdb: it outlives renames of hosts, and no other cluster has it but copies of this one.
 func systemIdentifier(ctx context.Context, q relational.Querier) (string, error) {
 	var id string
 	if err := q.QueryRowContext(ctx, `SELECT system_identifier::text FROM pg_control_system()`).Scan(&id); err != nil {
