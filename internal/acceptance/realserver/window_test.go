@@ -150,7 +150,7 @@ func testUpgrade(t *testing.T, b *bed) {
 // testUnpauseCommand: provider and watchdog are both killed in the window. Nothing is left that could unpause: the next plan says so, and
 // the command does it.
 func testUnpauseCommand(t *testing.T, b *bed) {
-	w := b.workspace(t, cores.Oldest(t), settings{version: faultrun.Version, drain: "5s", longest: "20s"})
+	w := b.workspace(t, cores.Oldest(t), settings{version: faultrun.Version, drain: "5s", longest: "8s"})
 	w.backup(t, "b", 0, "")
 	w.Init(t)
 	apply := w.applyUntilCapture(t, true)
