@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -200,7 +201,7 @@ func (w *world) live(t *testing.T) (broken []string) {
 		p.killPhase == "" && p.cancelPhase == "" && p.stopPhase == "" && p.foreign == "" {
 		promise(available, "a healthy world gave no backup: %v", err)
 	}
-	for a, target := range w.targets {
+	for a, target := range w.all() {
 		target.mu.Lock()
 		target.busyFor = min(target.busyFor, 200*time.Millisecond) // what was in flight for long has ended
 		left, held := target.closed && target.owner != "foreign", target.closed && target.foreignHeld
@@ -294,6 +295,13 @@ func TestOnePauseAtATime(t *testing.T) {
 	}
 }
 
+// all is every target there ever was.
+func (w *world) all() map[string]*simTarget {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.targets)
+}
+
 func (w *world) hadTrouble(kinds ...string) bool {
 	return slices.ContainsFunc(w.plan.trouble, func(x trouble) bool { return slices.Contains(kinds, x.kind) })
 }
@@ -359,7 +367,7 @@ func (w *world) foreignPaused() bool {
 }
 
 func (w *world) liftForeign() {
-	for _, t := range w.targets {
+	for _, t := range w.all() {
 		t.mu.Lock()
 		if t.owner == "foreign" {
 			t.open()
@@ -371,7 +379,7 @@ func (w *world) liftForeign() {
 // checkWindow: in a window that is claimed, no target admitted a write, nobody wrote past them, and every capture was fixed in it.
 func (w *world) checkWindow(by string, b engine.Backup, promise func(bool, string, ...any)) {
 	from, until := w.opened[by], w.closed[by] // not the recorded times, whose clock may have stepped long before
-	for address, t := range w.targets {
+	for address, t := range w.all() {
 		t.mu.Lock()
 		member := slices.ContainsFunc(b.Manifest.Window.Targets["main"], func(r engine.TargetRecord) bool { return r.Address == address })
 		for i, q := range t.history {
@@ -435,7 +443,7 @@ func (w *world) healByJournal(promise func(bool, string, ...any)) {
 		err := engine.NoteLifted(context.Background(), simClock{w, hand}, w.catalog, j, results)
 		promise(err == nil, "noting what was lifted by hand: %v", err)
 	}
-	for a, t := range w.targets {
+	for a, t := range w.all() {
 		t.mu.Lock()
 		promise(!t.closed || t.owner == "foreign", "%s is paused, and no journal names it", a)
 		t.mu.Unlock()

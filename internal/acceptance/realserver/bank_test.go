@@ -43,8 +43,9 @@ func testBank(t *testing.T, b *bed) {
 		}
 		copies = append(copies, c)
 	}
+	p.read(t, copies)
 	for i, c := range copies {
-		if rows, sum := p.read(t, c); rows != b.Config.Rows() || sum != b.Config.Total() {
+		if rows, sum := c.rows, c.sum; rows != b.Config.Rows() || sum != b.Config.Total() {
 			t.Errorf("copy %d has %d rows with a sum of %d, want %d and %d", i, rows, sum, b.Config.Rows(), b.Config.Total())
 		}
 		t.Logf("copy %d: window %d ms after draining for %d ms", i, c.window.DurationMS, c.window.DrainMS)
@@ -77,9 +78,9 @@ func testBankWithoutPause(t *testing.T, b *bed) {
 		copies = append(copies, c)
 	}
 	wrong, caught, missed := 0, 0, 0
+	p.read(t, copies)
 	for i, c := range copies {
-		rows, sum := p.read(t, c)
-		bad := rows != b.Config.Rows() || sum != b.Config.Total()
+		bad := c.rows != b.Config.Rows() || c.sum != b.Config.Total()
 		if bad {
 			wrong++
 		}
@@ -88,7 +89,7 @@ func testBankWithoutPause(t *testing.T, b *bed) {
 		}
 		if bad && c.violations == nil {
 			missed++
-			t.Errorf("copy %d has %d rows with a sum of %d, and verification passed it", i, rows, sum)
+			t.Errorf("copy %d has %d rows with a sum of %d, and verification passed it", i, c.rows, c.sum)
 		}
 	}
 	t.Logf("%d of %d had a wrong sum, verification caught %d of %d, the write witness saw %d of %d", wrong, rounds, caught, rounds, witnessed, rounds)
@@ -118,6 +119,8 @@ type copied struct {
 	manifest   engine.Manifest
 	window     engine.PauseWindow
 	violations error // of the verification
+	rows       int   // what an application finds in it
+	sum        int64
 }
 
 func (b *bed) newPlant(t *testing.T, address string) *plant {
@@ -204,11 +207,24 @@ func (p *plant) restore(t *testing.T, c *copied) {
 
 func (p *plant) file(c *copied) string { return filepath.Join(p.dir, c.name+".db") }
 
-// read is what an application finds in it.
-func (p *plant) read(t *testing.T, c *copied) (rows int, sum int64) {
+// read reads copies as applications would, two at a time: each is a Java program of its own.
+func (p *plant) read(t *testing.T, copies []*copied) {
 	t.Helper()
-	return scalardb.Read(t, p.b.Config, scalardb.SQLite("orders", p.file(c), "bank"),
-		scalardb.PostgreSQL("events", p.pg.Host, int(p.pg.Port), c.name, p.pg.Username, p.pg.Password, "bank2", "coordinator"))
+	turns := make(chan struct{}, 2)
+	ok := t.Run("read", func(t *testing.T) {
+		for _, c := range copies {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				turns <- struct{}{}
+				defer func() { <-turns }()
+				c.rows, c.sum = scalardb.Read(t, p.b.Config, scalardb.SQLite("orders", p.file(c), "bank"),
+					scalardb.PostgreSQL("events", p.pg.Host, int(p.pg.Port), c.name, p.pg.Username, p.pg.Password, "bank2", "coordinator"))
+			})
+		}
+	})
+	if !ok {
+		t.FailNow()
+	}
 }
 
 // quietOrders and quietEvents keep others from writing to one database for the few milliseconds that f takes. That is no pause: no

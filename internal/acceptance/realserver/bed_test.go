@@ -44,19 +44,20 @@ func TestRealServer(t *testing.T) {
 	for _, system := range []struct {
 		name   string
 		start  func(*testing.T) *bed
+		whole  func(testing.TB) cores.Core
 		topics []topic
 	}{
-		{"sqlite", startSQLite, []topic{
+		{"sqlite", startSQLite, cores.Oldest, []topic{
 			{"BackupAndRestore", testBackupAndRestore}, {"ForeignWriter", testForeignWriter}, {"Upgrade", testUpgrade},
 			{"OpenTransaction", testOpenTransaction}, {"UnpauseCommand", testUnpauseCommand}, {"Faults", testFaults}, {"RestartInWindow", testRestartInWindow},
 		}},
-		{"postgresql", startPostgreSQL, []topic{{"BackupAndRestore", testBackupAndRestore}, {"ForeignWriter", testForeignWriter}, {"PauseWindow", testPauseWindow}}},
-		{"mariadb", startMariaDB, []topic{{"BackupAndRestore", testBackupAndRestore}, {"ForeignWriter", testForeignWriter}}},
-		{"multi-storage", startMulti, []topic{{"BackupAndRestore", testBackupAndRestore}, {"Bank", testBank}, {"BankWithoutPause", testBankWithoutPause}}},
+		{"postgresql", startPostgreSQL, cores.Newest, []topic{{"BackupAndRestore", testBackupAndRestore}, {"ForeignWriter", testForeignWriter}, {"PauseWindow", testPauseWindow}}},
+		{"mariadb", startMariaDB, cores.OpenTofu, []topic{{"BackupAndRestore", testBackupAndRestore}, {"ForeignWriter", testForeignWriter}}},
+		{"multi-storage", startMulti, cores.Newest, []topic{{"BackupAndRestore", testBackupAndRestore}, {"Bank", testBank}, {"BankWithoutPause", testBankWithoutPause}}},
 	} {
 		t.Run(system.name, func(t *testing.T) {
 			b := system.start(t)
-			b.owner, b.mirror = t, mirror
+			b.owner, b.mirror, b.whole = t, mirror, system.whole(t)
 			b.admin = b.Admin(t)
 			b.Bank.StartWriters(t, 4)
 			for _, topic := range system.topics {
@@ -80,6 +81,7 @@ type bed struct {
 	*scalardb.System
 	owner  testing.TB // the test that the server lives as long as
 	mirror *cores.Mirror
+	whole  cores.Core // that the whole life of a backup is tested with; the others do without imports and changes
 	admin  adminpb.AdminClient
 	stores []store
 

@@ -327,6 +327,22 @@ func (d *destination) ours(ctx context.Context, o engine.RestoredObject) (there,
 	return true, len(marks) == 1 && o.Extra[extraRunID] != "" && marks[0] == markComment(o.Extra[extraRunID]), err
 }
 
+// Leftover implements engine.LeftoverFinder: the databases that hold the mark of that run id.
+func (d *destination) Leftover(ctx context.Context, runID string) (engine.Restored, error) {
+	if _, _, err := d.connect(ctx); err != nil {
+		return engine.Restored{}, err
+	}
+	names, err := readStrings(ctx, d.db, "SELECT ROUTINE_SCHEMA FROM information_schema.ROUTINES WHERE ROUTINE_NAME = ? AND ROUTINE_COMMENT = ? ORDER BY 1", mark, markComment(runID))
+	if err != nil {
+		return engine.Restored{}, fmt.Errorf("looking for what run %s left: %w", runID, err)
+	}
+	var out engine.Restored
+	for _, name := range names {
+		out.Objects = append(out.Objects, engine.RestoredObject{Kind: objectKind, ID: name, Created: true, Extra: map[string]string{extraRunID: runID}})
+	}
+	return out, nil
+}
+
 // Inspect looks for every database.
 func (d *destination) Inspect(ctx context.Context, r engine.Restored) error {
 	return d.wrap("looking at what was restored into", d.inspect(ctx, r))

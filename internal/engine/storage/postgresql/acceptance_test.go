@@ -77,9 +77,36 @@ func TestAcceptance(t *testing.T) {
 		{"destroy while others are connected", destroyInUse},
 		{"another database of the same name", sameName},
 		{"what a restore refuses", restoreRefusals},
+		{"what a dead restore left is found", leftover},
 		{"clock", clocks},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, s) })
+	}
+}
+
+// leftover: a restore that died right after it created its database is found by its run id, and by no other.
+func leftover(t *testing.T, s *postgres.Server) {
+	b := newBed(t, s)
+	settings := b.target(fmt.Sprintf("left_%d", time.Now().UnixNano()))
+	d := NewDestination(settings)
+	const run = "00000000000000aa"
+	if _, err := d.create(t.Context(), engine.StorageBackup{RunID: run}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := d.Leftover(t.Context(), "00000000000000bb"); err != nil || len(r.Objects) != 0 {
+		t.Errorf("another run's: %+v, %v", r, err)
+	}
+	r, err := d.Leftover(t.Context(), run)
+	if err != nil || len(r.Objects) != 1 {
+		t.Fatalf("its own: %+v, %v", r, err)
+	}
+	if err := d.Delete(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	scan(t, s.DB(t, "postgres", "", ""), &n, "SELECT count(*) FROM pg_database WHERE datname = $1", settings.Database)
+	if n != 0 {
+		t.Error("the database is still there")
 	}
 }
 

@@ -306,10 +306,37 @@ func (d *Destination) create(ctx context.Context, r engine.StorageBackup) (oid i
 		if err := exec(context.WithoutCancel(ctx), conn, statement); err != nil {
 			return fmt.Errorf("creating database %s: %w (where the server lacks the source's locale, create an empty database yourself)", d.s.Database, err)
 		}
+		if err := exec(context.WithoutCancel(ctx), conn, "COMMENT ON DATABASE "+quote(d.s.Database)+" IS "+literal(markComment(r.RunID))); err != nil {
+			return fmt.Errorf("marking database %s as made by this restore: %w", d.s.Database, err)
+		}
 		oid, err = databaseOID(context.WithoutCancel(ctx), conn, d.s.Database)
 		return err
 	})
 	return oid, err
+}
+
+// markComment tells which restore made a database, should it die before anything is recorded.
+func markComment(runID string) string { return "made by scalardb_snapshot_restore, run " + runID }
+
+// Leftover implements engine.LeftoverFinder: the database, if a restore of that run id made it.
+func (d *Destination) Leftover(ctx context.Context, runID string) (out engine.Restored, err error) {
+	err = d.with(ctx, d.s.maintenance(), func(conn *sql.Conn) error {
+		var oid int64
+		err := conn.QueryRowContext(ctx, `SELECT oid::int8 FROM pg_database WHERE datname = $1 AND shobj_description(oid, 'pg_database') = $2`, d.s.Database, markComment(runID)).Scan(&oid)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("looking for what run %s left: %w", runID, err)
+		}
+		system, err := systemIdentifier(ctx, conn)
+		if err != nil {
+			return err
+		}
+		out.Objects = []engine.RestoredObject{{Kind: objectKind, ID: d.s.Database, Created: true, Extra: map[string]string{"system_identifier": system, "oid": strconv.FormatInt(oid, 10)}}}
+		return nil
+	})
+	return out, err
 }
 
 func (d *Destination) fill(ctx context.Context, r engine.StorageBackup, c *pgx.ConnConfig, pgRestore tool, folder string) error {
