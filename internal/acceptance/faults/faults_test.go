@@ -62,7 +62,7 @@ func newBed(t *testing.T, core cores.Core) *bed {
 	t.Helper()
 	m := cores.NewMirror(t)
 	faultrun.AddTo(t, m)
-	s, err := sandbox.Start(t.TempDir(), sandbox.Options{})
+	s, err := sandbox.Start(t.TempDir(), sandbox.Options{Pace: 20 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
