@@ -20,6 +20,8 @@ type Engine struct {
 	Artifacts func(driver string) (ArtifactStore, bool)
 	// Alive says whether the process that Holder named is still there; known is false where that cannot be told from here (another machine).
 	Alive func(holder string) (alive, known bool)
+	// Orphaned, if set, says that whoever waits for this run's result is gone: the result will be stored nowhere.
+	Orphaned func() bool
 	// NewRunID makes a random run id: 16 lower-case hex digits.
 	NewRunID func() string
 	// Holder names this process in the lock and the journal ("host/pid 123"), for messages.

@@ -909,6 +909,11 @@ func (r *run) record(ctx context.Context) error {
 		}
 	}
 	r.recorded = true
+	if r.Orphaned != nil && r.Orphaned() {
+		// Terraform will never know of this backup. With its journal open, the next run under this name takes its place.
+		r.warn("Terraform is gone: nobody stores this backup")
+		return nil
+	}
 	return r.closeJournal(ctx)
 }
 

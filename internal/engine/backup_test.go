@@ -381,3 +381,29 @@ func TestCancelledRunUnpausesItself(t *testing.T) {
 		w.bg.Wait()
 	})
 }
+
+// TestOrphanedBackupIsReplaced: a backup that was recorded when nobody was left to store it does not stand in the way of the next one of its name.
+func TestOrphanedBackupIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := calm(t, worldPlan{})
+		p := w.provider("p", &atomic.Bool{})
+		p.engine.Orphaned = func() bool { return true }
+		first, err := p.engine.Backup(t.Context(), p.request("b"))
+		if err != nil || !first.Recorded {
+			t.Fatalf("%v", err)
+		}
+		p.process.kill()
+		next := w.provider("next", &atomic.Bool{})
+		second, err := next.engine.Backup(t.Context(), next.request("b"))
+		if err != nil || second.Manifest.Status != engine.StatusAvailable {
+			t.Errorf("the next backup of that name: %v", err)
+		}
+		for id, run := range w.artifacts {
+			if run == first.Manifest.RunID {
+				t.Errorf("artifact %s of the backup that nobody knows is left", id)
+			}
+		}
+		next.process.kill()
+		w.bg.Wait()
+	})
+}

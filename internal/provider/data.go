@@ -236,7 +236,7 @@ func (d *data) newEngine(ctx context.Context, groups map[string]GroupSettings) (
 			s, err := d.artifactStore(ctx, driver, "", "")
 			return s, err == nil
 		},
-		Alive: d.deps.Alive, NewRunID: d.deps.NewRunID, Holder: d.deps.Holder, Version: d.deps.Version, Hook: d.deps.Hook,
+		Alive: d.deps.Alive, Orphaned: d.deps.Orphaned, NewRunID: d.deps.NewRunID, Holder: d.deps.Holder, Version: d.deps.Version, Hook: d.deps.Hook,
 	}, nil
 }
 

@@ -38,7 +38,9 @@ type Dependencies struct {
 	// NewLocker makes what takes the catalog's lock.
 	NewLocker func(context.Context, engine.Catalog) engine.Locker
 	// Alive says whether the process that a Holder names is still there; known is false where that cannot be told.
-	Alive    func(holder string) (alive, known bool)
+	Alive func(holder string) (alive, known bool)
+	// Orphaned says that the core that started this process is gone; nil where that cannot be told.
+	Orphaned func() bool
 	NewRunID func() string
 	Holder   string // this process, for messages
 	Getenv   func(string) string

@@ -27,6 +27,7 @@ import (
 func Production(version string) Dependencies {
 	system := clock.System{}
 	holder := thisProcess()
+	core := os.Getppid()
 	return Dependencies{
 		Version: version,
 		Clock:   system,
@@ -44,6 +45,7 @@ func Production(version string) Dependencies {
 			return lock.Locker{Catalog: c, Clock: system, Holder: holder, Report: func(message string, fields map[string]any) { tflog.Info(ctx, message, fields) }}
 		},
 		Alive:    alive,
+		Orphaned: func() bool { return os.Getppid() != core },
 		NewRunID: newRunID,
 		Holder:   holder,
 		Getenv:   os.Getenv,
