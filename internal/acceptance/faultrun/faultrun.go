@@ -87,6 +87,7 @@ func Strike(t testing.TB, w *cores.Workspace, p engine.Phase, f Fault, longest t
 		apply.SignalProvider(t, syscall.SIGKILL, limit)
 	case KillCore:
 		apply.SignalCore(t, syscall.SIGKILL)
+		apply.Wait(t, limit) // dead for good before the provider goes on
 		release()
 	case CtrlC:
 		apply.Interrupt(t)
