@@ -202,18 +202,13 @@ func LiftJournal(ctx context.Context, clock Clock, j OpenJournal, dial func(ctx 
 // NoteLifted writes into a dead run's journal what LiftJournal did, so that nobody takes a later pause of somebody else for that run's. A journal
 // with nothing left to clean up is closed.
 func NoteLifted(ctx context.Context, clock Clock, c Catalog, j OpenJournal, results []LiftResult) error {
-	data, version, err := c.Read(ctx, JournalName(j.RunID))
+	w, err := reopenJournal(ctx, c, j.RunID)
 	if errors.Is(err, ErrNotFound) {
 		return nil // somebody else cleaned up
 	}
 	if err != nil {
-		return fmt.Errorf("reading the journal of run %s in %s: %w", j.RunID, c.Describe(), err)
-	}
-	doc, err := DecodeJournal(data)
-	if err != nil {
 		return err
 	}
-	w := journalWriter{catalog: c, doc: doc, version: version, created: true}
 	for i, t := range w.doc.Targets {
 		for _, l := range results {
 			if l.Err == nil && l.Target.Group == t.Group && l.Target.Address == t.Address {
@@ -233,6 +228,19 @@ type journalWriter struct {
 	doc     Journal
 	version Version
 	created bool
+}
+
+// reopenJournal is for those who clean up after a dead run: its journal as it is now, to be changed or closed; ErrNotFound.
+func reopenJournal(ctx context.Context, c Catalog, runID string) (journalWriter, error) {
+	data, version, err := c.Read(ctx, JournalName(runID))
+	if err != nil {
+		return journalWriter{}, fmt.Errorf("reading the journal of run %s in %s: %w", runID, c.Describe(), err)
+	}
+	doc, err := DecodeJournal(data)
+	if err != nil {
+		return journalWriter{}, err
+	}
+	return journalWriter{catalog: c, doc: doc, version: version, created: true}, nil
 }
 
 func (w *journalWriter) write(ctx context.Context) error {

@@ -146,10 +146,8 @@ func (e *Engine) Delete(ctx context.Context, m Manifest) error {
 		}
 	}
 	// A run that could not clean up after itself left a journal: its artifacts are gone now.
-	if data, _, err := e.Catalog.Read(ctx, JournalName(m.RunID)); err == nil {
-		if j, err := DecodeJournal(data); err == nil && len((OpenJournal{Journal: j}).Paused()) == 0 {
-			return CloseJournal(ctx, e.Catalog, m.RunID)
-		}
+	if w, err := reopenJournal(ctx, e.Catalog, m.RunID); err == nil && len((OpenJournal{Journal: w.doc}).Paused()) == 0 {
+		return w.close(ctx)
 	}
 	return nil
 }

@@ -152,15 +152,10 @@ func (r *run) discardDead(ctx context.Context, j OpenJournal) error {
 
 // nothingLeftBut takes what is cleaned up out of a dead run's journal, and leaves the targets that are not ours.
 func (r *run) nothingLeftBut(ctx context.Context, j OpenJournal) error {
-	data, version, err := r.Catalog.Read(ctx, JournalName(j.RunID))
+	w, err := reopenJournal(ctx, r.Catalog, j.RunID)
 	if err != nil {
 		return err
 	}
-	doc, err := DecodeJournal(data)
-	if err != nil {
-		return err
-	}
-	w := journalWriter{catalog: r.Catalog, doc: doc, version: version, created: true}
 	w.doc.Storages, w.doc.Manifest = nil, nil
 	for i, t := range w.doc.Targets {
 		for _, mine := range r.targets {
