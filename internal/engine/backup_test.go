@@ -203,16 +203,32 @@ func TestDeleteSparesAnothersManifest(t *testing.T) {
 type fakeDestination struct {
 	restored, deleted int
 	fail              error
+	announced         *engine.Restored               // recorded before it "makes" anything
+	during            func(ctx context.Context) bool // in the middle; false: the process dies there
+	removed           []engine.Restored
 }
 
 func (d *fakeDestination) Preflight(context.Context, engine.StorageBackup) error { return nil }
-func (d *fakeDestination) Restore(context.Context, engine.StorageBackup) (engine.Restored, error) {
+func (d *fakeDestination) Restore(ctx context.Context, r engine.StorageBackup) (engine.Restored, error) {
+	if d.announced != nil {
+		if err := r.Announce(ctx, *d.announced); err != nil {
+			return engine.Restored{}, err
+		}
+	}
+	if d.during != nil && !d.during(ctx) {
+		<-ctx.Done()
+		return engine.Restored{}, ctx.Err()
+	}
 	d.restored++
 	return engine.Restored{Objects: []engine.RestoredObject{{Kind: "fake", ID: "x", Created: true}}}, d.fail
 }
 func (d *fakeDestination) Inspect(context.Context, engine.Restored) error { return nil }
-func (d *fakeDestination) Delete(context.Context, engine.Restored) error  { d.deleted++; return nil }
-func (d *fakeDestination) Close() error                                   { return nil }
+func (d *fakeDestination) Delete(_ context.Context, r engine.Restored) error {
+	d.deleted++
+	d.removed = append(d.removed, r)
+	return nil
+}
+func (d *fakeDestination) Close() error { return nil }
 
 // fakeReader is a storage with one table, whose only record is PREPARED at a given time.
 type fakeReader struct {
@@ -349,6 +365,34 @@ func TestRestoreCleansUpAfterADeadOne(t *testing.T) {
 		next := w.provider("next", &atomic.Bool{})
 		if record, err := next.engine.Restore(t.Context(), q); err != nil || record.Status != engine.StatusAvailable || d.deleted != 1 {
 			t.Errorf("after a dead one: %+v, %v; deleted %d times", record.Status, err, d.deleted)
+		}
+		next.process.kill()
+		w.bg.Wait()
+	})
+}
+
+// TestRestoreAnnounces: what a storage announced before it made it is found by the next restore when the process died in between.
+func TestRestoreAnnounces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := calm(t, worldPlan{})
+		p, d, q := restoreTest(t, w, monthOld)
+		d.announced = &engine.Restored{Objects: []engine.RestoredObject{{Kind: "fake", ID: "announced", Created: true}}}
+		d.during = func(ctx context.Context) bool {
+			p.process.kill() // with the announcement in the catalog, and nothing after it
+			return false
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := p.engine.Restore(ctx, q); err == nil {
+			t.Fatal("a killed restore succeeded")
+		}
+		d.during = nil
+		next := w.provider("next", &atomic.Bool{})
+		if _, err := next.engine.Restore(t.Context(), q); err != nil {
+			t.Fatal(err)
+		}
+		if len(d.removed) != 1 || d.removed[0].Objects[0].ID != "announced" {
+			t.Errorf("the next restore removed %+v, want what was announced", d.removed)
 		}
 		next.process.kill()
 		w.bg.Wait()

@@ -330,6 +330,9 @@ type StorageBackup struct {
 	Catalog Catalog
 	Report  func(message string, fields map[string]any)
 	Custody Custody
+	// Announce records durably what Restore is about to make (what Delete needs, to tell it from another's), before it is made: so the next
+	// attempt finds what a killed one left. Each call replaces the last; what Restore returns replaces them all.
+	Announce func(ctx context.Context, r Restored) error
 }
 
 // Restored is what a restore made.

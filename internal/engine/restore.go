@@ -19,7 +19,8 @@ const restoreVersion = 1
 // RestoreName is the catalog object that records a restore.
 func RestoreName(name string) string { return "restores/" + name + ".json" }
 
-// LeftoverFinder is what a Destination may also be: it finds what a restore of that run id, which died, made without recording it.
+// LeftoverFinder is what a Destination may also be whose storage keeps the run id with what is made: it finds what a restore of that run id, which
+// died, made. Others Announce.
 type LeftoverFinder interface {
 	Leftover(ctx context.Context, runID string) (Restored, error) // no objects: nothing was left
 }
@@ -162,6 +163,7 @@ func (r *restore) run(ctx context.Context) error {
 		restored, err := r.q.Storages[name].Destination.Restore(ctx, r.storage(ctx, name))
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		delete(r.record.Storages, name) // what was announced only
 		if len(restored.Objects) > 0 {
 			r.record.Storages[name] = restored
 		}
@@ -195,6 +197,12 @@ func (r *restore) storage(ctx context.Context, name string) StorageBackup {
 		Storage: name, RunID: r.record.RunID, Record: r.q.Manifest.Storages[name], Catalog: r.Catalog, Custody: r.armed,
 		Report: func(message string, fields map[string]any) {
 			r.Reporter.Report(ctx, Event{At: r.Clock.Now().UTC(), Phase: PhaseRestore, Subject: name, Message: message, Fields: fields})
+		},
+		Announce: func(ctx context.Context, announced Restored) error {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.record.Storages[name] = announced
+			return r.save(ctx)
 		},
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -115,27 +116,54 @@ func backup(t *testing.T, s *postgres.Server, database, name string) (paused, wi
 	if err != nil {
 		t.Fatal(err)
 	}
-	intervals := server.Intervals()
-	if len(intervals) != 1 {
-		t.Fatalf("%d pauses", len(intervals))
-	}
-	return intervals[0].Until.Sub(intervals[0].From), b.Manifest.Window.EndedAt.Sub(b.Manifest.Window.StartedAt)
+	return onlyPause(t, server), b.Manifest.Window.EndedAt.Sub(b.Manifest.Window.StartedAt)
 }
 
 // byHand is what a script does: the dump as a whole lies in the pause. It dumps uncompressed, as the provider's does in its first step.
 func byHand(t *testing.T, s *postgres.Server, database string) time.Duration {
 	t.Helper()
-	pass := filepath.Join(t.TempDir(), "pgpass")
-	if err := os.WriteFile(pass, fmt.Appendf(nil, "*:*:*:*:%s\n", s.Password), 0o600); err != nil {
+	server, err := adminserver.Start(adminserver.Options{})
+	if err != nil {
 		t.Fatal(err)
 	}
-	begin := time.Now()
+	defer server.Close()
+	dialer, err := admin.NewDialer(admin.Settings{}, clock.System{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := dialer.Dial(t.Context(), engine.Target{Address: server.Address(), Name: server.Address()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	pass := filepath.Join(t.TempDir(), "pgpass")
+	escaped := strings.NewReplacer(`\`, `\\`, `:`, `\:`).Replace(s.Password)
+	if err := os.WriteFile(pass, fmt.Appendf(nil, "*:*:*:*:%s\n", escaped), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	c := exec.CommandContext(t.Context(), filepath.Join(s.Bin, "pg_dump"), "-Fd", "-j2", "-Z0", "-h", s.Host, "-p", fmt.Sprint(s.Port), "-U", s.User, "-f", filepath.Join(t.TempDir(), "dump"), database)
 	c.Env = append(os.Environ(), "PGPASSFILE="+pass)
+
+	if err := conn.Pause(t.Context(), 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("pg_dump: %v\n%s", err, out)
 	}
-	return time.Since(begin)
+	if err := conn.Unpause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return onlyPause(t, server)
+}
+
+// onlyPause is how long the one pause of a server lasted.
+func onlyPause(t *testing.T, server *adminserver.Server) time.Duration {
+	t.Helper()
+	intervals := server.Intervals()
+	if len(intervals) != 1 {
+		t.Fatalf("%d pauses", len(intervals))
+	}
+	return intervals[0].Until.Sub(intervals[0].From)
 }
 
 type silent struct{}

@@ -187,8 +187,6 @@ func (b *bed) next(t *testing.T, name string) {
 		}
 		rel, _ := filepath.Rel(b.catalog, path)
 		switch {
-		case strings.HasPrefix(rel, ".tmp/lock.json."), strings.HasPrefix(rel, ".tmp/manifest.json."):
-			// A provider killed in the middle of a renewal, or of recording, leaves the few bytes that it was writing. They name no run, so nobody knows that they are dead.
 		case strings.HasPrefix(rel, "journal/"), strings.Contains(rel, "spool"), strings.Contains(rel, "tmp"):
 			t.Errorf("%s is left", rel)
 		case strings.HasPrefix(rel, "backups/"+name+"/"):

@@ -440,13 +440,27 @@ func (c *Catalog) Sweep(ctx context.Context, runID string) error {
 	if err := checkRunID(runID); err != nil {
 		return err
 	}
+	err := c.sweep(ctx, func(temp, path string) error {
+		if !ofRun(temp, runID) {
+			return nil
+		}
+		return os.RemoveAll(path)
+	})
+	if err != nil {
+		return fmt.Errorf("sweeping what run %s left in the catalog in %s: %w", runID, c.Describe(), err)
+	}
+	return nil
+}
+
+// sweep looks at everything temporary, and joins what went wrong.
+func (c *Catalog) sweep(ctx context.Context, look func(temp, path string) error) error {
 	dir := filepath.Join(c.root, tempDir)
 	entries, err := os.ReadDir(dir)
 	if gone(err) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("sweeping the catalog in %s: %w", c.Describe(), err)
+		return err
 	}
 	var failed []error
 	for _, e := range entries {
@@ -454,17 +468,11 @@ func (c *Catalog) Sweep(ctx context.Context, runID string) error {
 			failed = append(failed, ctx.Err())
 			break
 		}
-		if !ofRun(e.Name(), runID) {
-			continue
-		}
-		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+		if err := look(e.Name(), filepath.Join(dir, e.Name())); err != nil {
 			failed = append(failed, err)
 		}
 	}
-	if len(failed) > 0 {
-		return fmt.Errorf("sweeping what run %s left in the catalog in %s: %w", runID, c.Describe(), errors.Join(failed...))
-	}
-	return nil
+	return errors.Join(failed...)
 }
 
 // ofRun says whether a temporary name belongs to a run: a spool folder of it, or an object one of whose components is the run id ("backups/x/RUNID/a") or
@@ -484,6 +492,43 @@ func ofRun(temp, runID string) bool {
 	return false
 }
 
+// runIDSize is how long the run ids are that the provider makes.
+const runIDSize = 16
+
+// ofNoRun says whether a temporary name is that of an object which names no run: no component of it could be a run id, up to a dot.
+func ofNoRun(temp string) bool {
+	object := strings.TrimSuffix(temp, filepath.Ext(temp)) // without what newTemp added
+	if strings.HasPrefix(temp, spoolPrefix) || object == temp || len(object) >= shortened {
+		return false
+	}
+	for c := range strings.SplitSeq(object, "%2F") {
+		stem, _, _ := strings.Cut(c, ".")
+		if _, err := hex.DecodeString(stem); err == nil && len(stem) == runIDSize {
+			return false
+		}
+	}
+	return true
+}
+
+// removeAbandoned removes a temporary file whose writer is dead: one alive holds it locked. (Opened for writing: NFS locks exclusively only what is.)
+func removeAbandoned(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if gone(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil //nolint:nilerr // somebody is writing it
+	}
+	if err := os.Remove(path); err != nil && !gone(err) {
+		return err
+	}
+	return nil
+}
+
 // checkRunID keeps a run id from being part of another's, or of a path.
 func checkRunID(runID string) error {
 	if len(runID) < 8 || strings.Trim(runID, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
@@ -492,9 +537,19 @@ func checkRunID(runID string) error {
 	return nil
 }
 
-// Probe checks, by writing and removing a hidden object, that the directory can be written and its file system does what a catalog needs.
+// Probe checks, by writing and removing a hidden object, that the directory can be written and its file system does what a catalog needs. On the
+// way it removes the temporary files of objects that name no run (the lock, a manifest), where their writers are dead: no Sweep would.
 func (c *Catalog) Probe(ctx context.Context) error {
-	if err := c.probe(ctx); err != nil {
+	err := c.probe(ctx)
+	if err == nil {
+		err = c.sweep(ctx, func(temp, path string) error {
+			if !ofNoRun(temp) {
+				return nil
+			}
+			return removeAbandoned(path)
+		})
+	}
+	if err != nil {
 		return c.full(fmt.Errorf("probing the catalog in %s: %w", c.Describe(), err))
 	}
 	return nil
@@ -572,7 +627,8 @@ type temp struct {
 	catalog *Catalog
 	path    string
 	f       *os.File
-	gone    bool // renamed or removed
+	held    *os.File // locked for as long as the file is in use: an unlocked one is taken for abandoned
+	gone    bool     // renamed or removed
 }
 
 func (c *Catalog) newTemp(ctx context.Context, name string) (*temp, error) {
@@ -584,12 +640,40 @@ func (c *Catalog) newTemp(ctx context.Context, name string) (*temp, error) {
 		return nil, err
 	}
 	// The object's name is in it, so that Sweep can tell whose it is.
-	path := filepath.Join(dir, shorten(url.PathEscape(name))+"."+random())
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	for tries := 0; ; tries++ {
+		path := filepath.Join(dir, shorten(url.PathEscape(name))+"."+random())
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		held, err := hold(path)
+		if err == nil {
+			return &temp{catalog: c, path: path, f: f, held: held}, nil
+		}
+		_ = f.Close() // empty
+		_ = os.Remove(path)
+		if tries == maxTries {
+			return nil, err
+		}
+	}
+}
+
+// hold locks a new temporary file, through an opening of its own: the one that writes is closed before the object is published, since file
+// servers report a full disk only then. It fails when a Probe came first.
+func hold(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err
 	}
-	return &temp{catalog: c, path: path, f: f}, nil
+	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	if err == nil {
+		if _, e := os.Lstat(path); e == nil {
+			return f, nil
+		}
+		err = errors.New("it was swept away")
+	}
+	_ = f.Close() // only read
+	return nil, fmt.Errorf("holding the temporary file %s: %w", path, err)
 }
 
 func (t *temp) write(p []byte) (int, error) { return t.catalog.write(t.f, p) }
@@ -625,6 +709,12 @@ func (t *temp) discard() error {
 	if t.f != nil {
 		_ = t.f.Close() // its content is dropped
 		t.f = nil
+	}
+	if t.held != nil {
+		defer func() {
+			_ = t.held.Close() // only read
+			t.held = nil
+		}()
 	}
 	if t.gone {
 		return nil
@@ -791,4 +881,6 @@ func random() string {
 }
 
 // shorten leaves room for what is added to a file's name. The run id is always in what stays.
-func shorten(s string) string { return s[:min(len(s), 200)] }
+func shorten(s string) string { return s[:min(len(s), shortened)] }
+
+const shortened = 200 // characters

@@ -190,6 +190,46 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// TestAbandoned: a temporary file of an object that names no run goes when its writer is dead, and only then.
+func TestAbandoned(t *testing.T) {
+	c := open(t, t.TempDir())
+	const other = "fedcba9876543210"
+	live, err := c.newTemp(t.Context(), "lock.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := live.seal(); err != nil { // written, about to be published
+		t.Fatal(err)
+	}
+	var abandoned []string
+	for _, name := range []string{"lock.json", "backups/nightly/manifest.json", "restores/clone.json", "journal/" + other + ".json", "backups/nightly/" + other + "/dump.zst"} {
+		x, err := c.newTemp(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A SIGKILL closes what was open, and removes nothing.
+		if err := errors.Join(x.f.Close(), x.held.Close()); err != nil {
+			t.Fatal(err)
+		}
+		abandoned = append(abandoned, x.path)
+	}
+	if err := c.Probe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i, path := range abandoned {
+		_, err := os.Lstat(path)
+		if ofAnother := i >= 3; ofAnother != (err == nil) {
+			t.Errorf("after the probe: %s: %v", filepath.Base(path), err)
+		}
+	}
+	if err := c.publish(t.Context(), live, "lock.json"); err != nil {
+		t.Errorf("the file of a live writer was swept away: %v", err)
+	}
+	if err := live.discard(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSweptUnderAWriter(t *testing.T) {
 	c := open(t, t.TempDir())
 	w, err := c.NewWriter(t.Context(), "backups/b/0123456789abcdef/dump")

@@ -184,6 +184,10 @@ func (d *destination) restore(ctx context.Context, r engine.StorageBackup) (engi
 		return engine.Restored{}, err
 	}
 	object.Created = true
+	// The identity is the image's already: whoever finds this record knows the file by it, and one that was never linked is not there.
+	if err := r.Announce(ctx, restored); err != nil {
+		return engine.Restored{}, err
+	}
 	// A link never overwrites, whoever came first.
 	if err := os.Link(image, t.path); errors.Is(err, fs.ErrExist) {
 		return engine.Restored{}, errNotEmpty

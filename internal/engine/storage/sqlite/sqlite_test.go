@@ -212,7 +212,8 @@ func preflight(t *testing.T, s engine.Source, run engine.Run) engine.Session {
 }
 
 func storageBackup(c engine.Captured, catalog engine.Catalog) engine.StorageBackup {
-	return engine.StorageBackup{Storage: "orders", RunID: "fedcba9876543210", Record: engine.StorageRecord{Driver: "sqlite", Artifacts: c.Artifacts}, Catalog: catalog}
+	return engine.StorageBackup{Storage: "orders", RunID: "fedcba9876543210", Record: engine.StorageRecord{Driver: "sqlite", Artifacts: c.Artifacts}, Catalog: catalog,
+		Announce: func(context.Context, engine.Restored) error { return nil }}
 }
 
 // restore restores into a new file and opens it.
@@ -736,4 +737,50 @@ func FuzzName(f *testing.F) {
 			t.Fatalf("%q opened %q; the folder holds %q", name, file, list(t, dir))
 		}
 	})
+}
+
+// TestAnnounced: a restore that dies right after the file got its name is found by what it announced before, and only that file is deleted.
+func TestAnnounced(t *testing.T) {
+	c, catalog := backup(t)
+	target := filepath.Join(t.TempDir(), "restored.db")
+	d := sqlite.NewDestination(sqlite.Config{Path: target})
+	b := storageBackup(c, catalog)
+	var announced engine.Restored
+	b.Announce = func(_ context.Context, r engine.Restored) error {
+		if _, err := os.Stat(target); err == nil {
+			t.Error("it was announced after it was made")
+		}
+		announced = r
+		return nil
+	}
+	if _, err := d.Restore(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Inspect(t.Context(), announced); err != nil {
+		t.Errorf("what was announced is not what was made: %v", err)
+	}
+	if err := d.Delete(t.Context(), announced); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(target); err == nil {
+		t.Error("the file is left")
+	}
+
+	// Announced, and never made: another's file of that name stays.
+	b.Announce = func(_ context.Context, r engine.Restored) error {
+		announced = r
+		return errors.New("the catalog is gone")
+	}
+	if _, err := d.Restore(t.Context(), b); err == nil {
+		t.Error("a restore that could not be announced went on")
+	}
+	if err := os.WriteFile(target, []byte("theirs"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Delete(t.Context(), announced); err == nil {
+		t.Error("another's file was taken for the announced one")
+	}
+	if _, err := os.Stat(target); err != nil {
+		t.Error("another's file was deleted")
+	}
 }

@@ -290,7 +290,8 @@ func (f *flight) storageBackup() engine.StorageBackup {
 	}
 	return engine.StorageBackup{
 		Storage: storageName, RunID: "00000000000beef0", Record: record, Catalog: f.catalog, Custody: f.custody,
-		Report: func(m string, fields map[string]any) { f.tr.said.add(m, fields) },
+		Report:   func(m string, fields map[string]any) { f.tr.said.add(m, fields) },
+		Announce: func(context.Context, engine.Restored) error { return nil },
 	}
 }
 
