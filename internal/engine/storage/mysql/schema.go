@@ -12,10 +12,8 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/types"
-	"github.com/hashicorp/terraform-plugin-framework/types/basetypes"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
-	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/relational"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/dump"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/verify"
@@ -46,7 +44,7 @@ func (Kind) DestinationAttributes() map[string]schema.Attribute {
 }
 
 func attributes(host string) map[string]schema.Attribute {
-	return map[string]schema.Attribute{
+	return storage.With(map[string]schema.Attribute{
 		"host": schema.StringAttribute{
 			Required: true, MarkdownDescription: host,
 			PlanModifiers: []planmodifier.String{storage.ReplaceString()},
@@ -64,21 +62,12 @@ func attributes(host string) map[string]schema.Attribute {
 			Optional: true, MarkdownDescription: "How many connections a verification may use at once. The default is 8; fewer make it read one table after the other. " +
 				"A dump is always one stream: connections cannot share a snapshot in MySQL and MariaDB.",
 		},
-		"credentials": schema.StringAttribute{
-			Optional: true, MarkdownDescription: "Key of the entry in the provider's `credentials`. The default is the storage's name.",
-		},
-		"coordinator_namespace": schema.StringAttribute{
-			Optional: true, MarkdownDescription: "Namespace of ScalarDB's coordinator table (`scalar.db.consensus_commit.coordinator.namespace`). The default is `coordinator`.",
-		},
-		"metadata_namespace": schema.StringAttribute{
-			Optional: true, MarkdownDescription: "Namespace of ScalarDB's metadata tables (`scalar.db.system_namespace_name`). The default is `scalardb`.",
-		},
-	}
+	})
 }
 
 // Validate refuses what can be no host, port, or mode.
 func (Kind) Validate(_ context.Context, _ storage.Side, config types.Object, at func(attribute string) storage.PathSetter) diag.Diagnostics {
-	if host, ok := text(config, "host"); ok {
+	if host, ok := storage.Text(config, "host"); ok {
 		switch {
 		case host == "" || strings.ContainsAny(host, " \t\r\n\x00,;@'\"`\\") || strings.HasPrefix(host, "-"):
 			at("host").Error("Invalid host", "The host is one name or address.")
@@ -88,21 +77,21 @@ func (Kind) Validate(_ context.Context, _ storage.Side, config types.Object, at 
 			at("host").Error("Invalid host", "The port goes into the argument port, and an IPv6 address has no brackets.")
 		}
 	}
-	if port, ok := number(config, "port"); ok && (port < 1 || port > 65535) {
+	if port, ok := storage.Whole(config, "port"); ok && (port < 1 || port > 65535) {
 		at("port").Error("Invalid port", "A port is a number from 1 to 65535.")
 	}
-	if mode, ok := text(config, "tls"); ok {
+	if mode, ok := storage.Text(config, "tls"); ok {
 		switch mode {
 		case tlsDisabled, tlsPreferred, tlsRequired, tlsVerify:
 		default:
 			at("tls").Error("Invalid tls", fmt.Sprintf("tls is %q, %q, %q or %q, not %q.", tlsDisabled, tlsPreferred, tlsRequired, tlsVerify, mode))
 		}
 	}
-	if jobs, ok := number(config, "jobs"); ok && (jobs < 1 || jobs > 64) {
+	if jobs, ok := storage.Whole(config, "jobs"); ok && (jobs < 1 || jobs > 64) {
 		at("jobs").Error("Invalid jobs", "jobs is a number from 1 to 64.")
 	}
 	for _, a := range []string{"coordinator_namespace", "metadata_namespace"} {
-		if ns, ok := text(config, a); ok && ns == "" {
+		if ns, ok := storage.Text(config, a); ok && ns == "" {
 			at(a).Error("Invalid namespace", "A namespace is not empty. Leave the argument out for the default.")
 		}
 	}
@@ -158,32 +147,10 @@ func options(env storage.Env) (Options, diag.Diagnostics) {
 
 func decode(config types.Object) Config {
 	var c Config
-	c.Host, _ = text(config, "host")
-	c.Port, _ = number(config, "port")
-	c.TLS, _ = text(config, "tls")
-	c.Jobs, _ = number(config, "jobs")
-	coordinator, _ := text(config, "coordinator_namespace")
-	metadata, _ := text(config, "metadata_namespace")
-	c.Layout = relational.Layout{CoordinatorNamespace: coordinator, MetadataNamespace: metadata}
+	c.Host, _ = storage.Text(config, "host")
+	c.Port, _ = storage.Whole(config, "port")
+	c.TLS, _ = storage.Text(config, "tls")
+	c.Jobs, _ = storage.Whole(config, "jobs")
+	c.Layout = storage.Namespaces(config)
 	return c
-}
-
-// text returns an argument that is there and known.
-func text(config types.Object, attribute string) (string, bool) {
-	v, ok := config.Attributes()[attribute].(basetypes.StringValuable)
-	if !ok || v.IsNull() || v.IsUnknown() {
-		return "", false
-	}
-	s, diags := v.ToStringValue(context.Background())
-	return s.ValueString(), !diags.HasError()
-}
-
-// number is text for integers.
-func number(config types.Object, attribute string) (int64, bool) {
-	v, ok := config.Attributes()[attribute].(basetypes.Int64Valuable)
-	if !ok || v.IsNull() || v.IsUnknown() {
-		return 0, false
-	}
-	n, diags := v.ToInt64Value(context.Background())
-	return n.ValueInt64(), !diags.HasError()
 }

@@ -11,10 +11,8 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/types"
-	"github.com/hashicorp/terraform-plugin-framework/types/basetypes"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
-	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/relational"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/dump"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/verify"
@@ -40,16 +38,13 @@ func (Kind) SourceAttributes() map[string]schema.Attribute {
 		"Name of the database that holds ScalarDB's schemas.",
 		"How many tables are dumped at once; the default is 4. The server must allow `jobs` + 3 connections.")
 	// They choose the schemas that are dumped.
-	replace := []planmodifier.String{storage.ReplaceString()}
-	a["coordinator_namespace"] = schema.StringAttribute{Optional: true, MarkdownDescription: coordinatorText, PlanModifiers: replace}
-	a["metadata_namespace"] = schema.StringAttribute{Optional: true, MarkdownDescription: metadataText, PlanModifiers: replace}
+	for _, name := range []string{"coordinator_namespace", "metadata_namespace"} {
+		namespace := a[name].(schema.StringAttribute) //nolint:forcetypeassert // With made it
+		namespace.PlanModifiers = []planmodifier.String{storage.ReplaceString()}
+		a[name] = namespace
+	}
 	return a
 }
-
-const (
-	coordinatorText = "Namespace of ScalarDB's coordinator table (`scalar.db.consensus_commit.coordinator.namespace`). The default is `coordinator`."
-	metadataText    = "Namespace of ScalarDB's metadata tables (`scalar.db.system_namespace_name`). The default is `scalardb`."
-)
 
 // DestinationAttributes are those of the database to be restored into.
 func (Kind) DestinationAttributes() map[string]schema.Attribute {
@@ -63,7 +58,7 @@ func (Kind) DestinationAttributes() map[string]schema.Attribute {
 }
 
 func attributes(host, database, jobs string) map[string]schema.Attribute {
-	return map[string]schema.Attribute{
+	return storage.With(map[string]schema.Attribute{
 		"host": schema.StringAttribute{
 			Required: true, MarkdownDescription: host,
 			PlanModifiers: []planmodifier.String{storage.ReplaceString()},
@@ -80,12 +75,7 @@ func attributes(host, database, jobs string) map[string]schema.Attribute {
 			Optional: true, MarkdownDescription: "`disable`, `allow`, `prefer`, `require`, `verify-ca` or `verify-full`, as in libpq. Without it `PGSSLMODE`, or `prefer`; `verify-full` when the credentials have a `ca_pem`.",
 		},
 		"jobs": schema.Int64Attribute{Optional: true, MarkdownDescription: jobs},
-		"credentials": schema.StringAttribute{
-			Optional: true, MarkdownDescription: "Key of the entry in the provider's `credentials`. The default is the storage's name.",
-		},
-		"coordinator_namespace": schema.StringAttribute{Optional: true, MarkdownDescription: coordinatorText},
-		"metadata_namespace":    schema.StringAttribute{Optional: true, MarkdownDescription: metadataText},
-	}
+	})
 }
 
 const maxJobs = 64
@@ -94,7 +84,7 @@ var sslModes = []string{"disable", "allow", "prefer", "require", "verify-ca", "v
 
 // Validate refuses what no server can be reached by.
 func (Kind) Validate(_ context.Context, _ storage.Side, config types.Object, at func(attribute string) storage.PathSetter) diag.Diagnostics {
-	if host, ok := text(config, "host"); ok {
+	if host, ok := storage.Text(config, "host"); ok {
 		switch {
 		case host == "":
 			at("host").Error("Invalid host of a PostgreSQL storage", "The host must not be empty.")
@@ -104,17 +94,17 @@ func (Kind) Validate(_ context.Context, _ storage.Side, config types.Object, at 
 			at("host").Error("Invalid host of a PostgreSQL storage", "The host is a name or an address, not a URL: ScalarDB's contact point jdbc:postgresql://HOST:PORT/DATABASE has the three arguments host, port and database.")
 		}
 	}
-	if port, ok := whole(config, "port"); ok && (port < 1 || port > 65535) {
+	if port, ok := storage.Whole(config, "port"); ok && (port < 1 || port > 65535) {
 		at("port").Error("Invalid port", fmt.Sprintf("%d is no port: it must be from 1 to 65535.", port))
 	}
-	if jobs, ok := whole(config, "jobs"); ok && (jobs < 1 || jobs > maxJobs) {
+	if jobs, ok := storage.Whole(config, "jobs"); ok && (jobs < 1 || jobs > maxJobs) {
 		at("jobs").Error("Invalid number of jobs", fmt.Sprintf("%d is not from 1 to %d.", jobs, maxJobs))
 	}
-	if mode, ok := text(config, "ssl_mode"); ok && !slices.Contains(sslModes, mode) {
+	if mode, ok := storage.Text(config, "ssl_mode"); ok && !slices.Contains(sslModes, mode) {
 		at("ssl_mode").Error("Invalid ssl_mode", fmt.Sprintf("%q is none of %s.", mode, strings.Join(sslModes, ", ")))
 	}
 	for _, a := range []string{"database", "maintenance_database", "coordinator_namespace", "metadata_namespace"} {
-		if v, ok := text(config, a); ok && (v == "" || strings.ContainsRune(v, 0) || len(v) > 63) {
+		if v, ok := storage.Text(config, a); ok && (v == "" || strings.ContainsRune(v, 0) || len(v) > 63) {
 			at(a).Error("Invalid name", "A name of PostgreSQL has 1 to 63 bytes.")
 		}
 	}
@@ -145,36 +135,15 @@ func (Kind) Artifacts(env storage.Env) engine.ArtifactStore { return dump.Keeper
 
 func decode(config types.Object, env storage.Env) Settings {
 	s := Settings{Storage: env.StorageName, Clock: env.Clock, CatalogIsDefault: env.CatalogIsDefault, Getenv: env.Getenv}
-	s.Host, _ = text(config, "host")
-	s.Port, _ = whole(config, "port")
-	s.Database, _ = text(config, "database")
-	s.SSLMode, _ = text(config, "ssl_mode")
-	s.Jobs, _ = whole(config, "jobs")
-	s.Maintenance, _ = text(config, "maintenance_database")
-	coordinator, _ := text(config, "coordinator_namespace")
-	metadata, _ := text(config, "metadata_namespace")
-	s.Layout = relational.Layout{CoordinatorNamespace: coordinator, MetadataNamespace: metadata}
+	s.Host, _ = storage.Text(config, "host")
+	s.Port, _ = storage.Whole(config, "port")
+	s.Database, _ = storage.Text(config, "database")
+	s.SSLMode, _ = storage.Text(config, "ssl_mode")
+	s.Jobs, _ = storage.Whole(config, "jobs")
+	s.Maintenance, _ = storage.Text(config, "maintenance_database")
+	s.Layout = storage.Namespaces(config)
 	if c := env.Credentials; c != nil {
 		s.Username, s.Password, s.CAPEM, s.CertPEM, s.KeyPEM = c.Username, c.Password, c.CAPEM, c.CertPEM, c.KeyPEM
 	}
 	return s
-}
-
-// text returns an argument that is there and known.
-func text(config types.Object, attribute string) (string, bool) {
-	v, ok := config.Attributes()[attribute].(basetypes.StringValuable)
-	if !ok || v.IsNull() || v.IsUnknown() {
-		return "", false
-	}
-	s, diags := v.ToStringValue(context.Background())
-	return s.ValueString(), !diags.HasError()
-}
-
-func whole(config types.Object, attribute string) (int64, bool) {
-	v, ok := config.Attributes()[attribute].(basetypes.Int64Valuable)
-	if !ok || v.IsNull() || v.IsUnknown() {
-		return 0, false
-	}
-	n, diags := v.ToInt64Value(context.Background())
-	return n.ValueInt64(), !diags.HasError()
 }

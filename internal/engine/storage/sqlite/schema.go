@@ -9,10 +9,8 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/types"
-	"github.com/hashicorp/terraform-plugin-framework/types/basetypes"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
-	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/relational"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/dump"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/verify"
@@ -45,29 +43,23 @@ func (Kind) DestinationAttributes() map[string]schema.Attribute {
 }
 
 func attributes(path string) map[string]schema.Attribute {
-	return map[string]schema.Attribute{
+	return storage.With(map[string]schema.Attribute{
 		"path": schema.StringAttribute{
 			Required: true, MarkdownDescription: path,
 			PlanModifiers: []planmodifier.String{storage.ReplaceString()},
 		},
-		"coordinator_namespace": schema.StringAttribute{
-			Optional: true, MarkdownDescription: "Namespace of ScalarDB's coordinator table (`scalar.db.consensus_commit.coordinator.namespace`). The default is `coordinator`.",
-		},
-		"metadata_namespace": schema.StringAttribute{
-			Optional: true, MarkdownDescription: "Namespace of ScalarDB's metadata tables (`scalar.db.system_namespace_name`). The default is `scalardb`.",
-		},
-	}
+	})
 }
 
 // Validate refuses what can be no path or no namespace.
 func (Kind) Validate(_ context.Context, _ storage.Side, config types.Object, at func(attribute string) storage.PathSetter) diag.Diagnostics {
-	if path, ok := text(config, "path"); ok && (path == "" || strings.HasSuffix(path, "/") || strings.ContainsRune(path, 0)) {
+	if path, ok := storage.Text(config, "path"); ok && (path == "" || strings.HasSuffix(path, "/") || strings.ContainsRune(path, 0)) {
 		at("path").Error("Invalid path of an SQLite database", "The path must name a file.")
 	} else if strings.HasPrefix(path, "jdbc:") || strings.HasPrefix(path, "file:") || path == ":memory:" {
 		at("path").Error("Invalid path of an SQLite database", "The path is that of a file, not a URL: ScalarDB's contact point jdbc:sqlite:FILE?... has the path FILE.")
 	}
 	for _, a := range []string{"coordinator_namespace", "metadata_namespace"} {
-		if ns, ok := text(config, a); ok && (ns == "" || strings.Contains(ns, separator)) {
+		if ns, ok := storage.Text(config, a); ok && (ns == "" || strings.Contains(ns, separator)) {
 			at(a).Error("Invalid namespace", "A namespace is not empty and, in SQLite, holds no \""+separator+"\". Leave the argument out for the default.")
 		}
 	}
@@ -98,19 +90,7 @@ func (Kind) Artifacts(env storage.Env) engine.ArtifactStore { return dump.Keeper
 
 func decode(config types.Object) Config {
 	var c Config
-	c.Path, _ = text(config, "path")
-	coordinator, _ := text(config, "coordinator_namespace")
-	metadata, _ := text(config, "metadata_namespace")
-	c.Layout = relational.Layout{CoordinatorNamespace: coordinator, MetadataNamespace: metadata}
+	c.Path, _ = storage.Text(config, "path")
+	c.Layout = storage.Namespaces(config)
 	return c
-}
-
-// text returns an argument that is there and known.
-func text(config types.Object, attribute string) (string, bool) {
-	v, ok := config.Attributes()[attribute].(basetypes.StringValuable)
-	if !ok || v.IsNull() || v.IsUnknown() {
-		return "", false
-	}
-	s, diags := v.ToStringValue(context.Background())
-	return s.ValueString(), !diags.HasError()
 }
