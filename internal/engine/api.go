@@ -16,8 +16,8 @@ type Engine struct {
 	Locker   Locker
 	Watchdog Watchdog
 	Reporter Reporter
-	// Artifacts finds the store of a driver's artifacts, to delete what a dead run left.
-	Artifacts func(driver string) (ArtifactStore, bool)
+	// Artifacts finds what reads and deletes the artifacts of one storage of a dead run.
+	Artifacts func(ctx context.Context, storage string, s JournalStorage) (ArtifactStore, error)
 	// Alive says whether the process that Holder named is still there; known is false where that cannot be told from here (another machine).
 	Alive func(holder string) (alive, known bool)
 	// Orphaned, if set, says that whoever waits for this run's result is gone: the result will be stored nowhere.
@@ -66,12 +66,15 @@ type Backup struct {
 	Warnings []string
 }
 
-// RestoreRequest is one scalardb_snapshot_restore.
+// RestoreRequest is one scalardb_snapshot_restore, or one scalardb_pitr_restore.
 type RestoreRequest struct {
-	Name     string
+	Name string
+	// Manifest is the backup's, or WindowManifest of a pause window.
 	Manifest Manifest
-	Storages map[string]RestoreStorage // by the storage's name in the backup
-	Verify   *VerifySettings           // nil: not verified
+	// RestorePoint restores by time, to this instant in the window's safe interval; zero: from the backup's artifacts.
+	RestorePoint time.Time
+	Storages     map[string]RestoreStorage // by the storage's name in the backup
+	Verify       *VerifySettings           // nil: not verified
 }
 
 // RestoreStorage is one storage of a RestoreRequest.
@@ -93,14 +96,16 @@ type VerifySettings struct {
 
 // RestoreRecord is what a restore made. Engine.Restore returns it also with an error.
 type RestoreRecord struct {
-	Name      string              `json:"name"`
-	RunID     string              `json:"run_id"`
-	BackupID  string              `json:"backup_id"`
-	Status    string              `json:"status"` // StatusAvailable or StatusIncomplete
-	CreatedAt time.Time           `json:"created_at"`
-	Window    PauseWindow         `json:"pause_window"`
-	Storages  map[string]Restored `json:"storages"`
-	Drivers   map[string]string   `json:"drivers"`
+	Name      string      `json:"name"`
+	RunID     string      `json:"run_id"`
+	BackupID  string      `json:"backup_id"`
+	Status    string      `json:"status"` // StatusAvailable or StatusIncomplete
+	CreatedAt time.Time   `json:"created_at"`
+	Window    PauseWindow `json:"pause_window"`
+	// RestorePoint is zero for a restore from artifacts.
+	RestorePoint time.Time           `json:"restore_point"`
+	Storages     map[string]Restored `json:"storages"`
+	Drivers      map[string]string   `json:"drivers"`
 	// Arguments are those of the destinations as typed (no secrets), so that an import knows them.
 	Arguments    map[string]json.RawMessage `json:"arguments,omitempty"`
 	Verification *verify.Report             `json:"verification,omitempty"`

@@ -257,6 +257,7 @@ func (r *run) prepare(ctx context.Context, name string) error {
 			}
 			return time.Time{}
 		},
+		Window: func() PauseWindow { return r.closed },
 		Report: func(message string, fields map[string]any) {
 			p, _ := r.current.Load().(string)
 			r.report(ctx, Phase(p), name, message, fields, nil)
@@ -311,7 +312,7 @@ func (r *run) arm(ctx context.Context) error {
 	}}
 	for _, name := range r.names {
 		if !r.q.WindowOnly {
-			r.journal.doc.Storages[name] = JournalStorage{Driver: r.q.Storages[name].Driver, Artifacts: r.facts[name].Planned}
+			r.journal.doc.Storages[name] = JournalStorage{Driver: r.q.Storages[name].Driver, Arguments: r.q.Storages[name].Arguments, Artifacts: r.facts[name].Planned}
 		}
 	}
 	r.noteTargets()
@@ -682,6 +683,7 @@ func (r *run) closeWindow() error {
 		w.ClockBounds[name] = boundMS(b)
 	}
 	w.Status = StatusAvailable
+	r.closed = *w
 	return nil
 }
 

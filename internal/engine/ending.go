@@ -28,14 +28,14 @@ func (r *run) manifest() Manifest {
 	for name, c := range r.captured {
 		f := r.facts[name]
 		m.Storages[name] = StorageRecord{
-			Driver: r.q.Storages[name].Driver, Arguments: r.q.Storages[name].Arguments, SourceID: f.SourceID, ToolVersions: f.ToolVersions, Witness: f.Witness,
+			Driver: r.q.Storages[name].Driver, Arguments: r.q.Storages[name].Arguments, SourceID: f.SourceID, ToolVersions: f.ToolVersions, Witness: f.Witness, ByTime: f.ByTime,
 			Artifacts: c.Artifacts, Tables: c.Tables, HasCoordinator: c.HasCoordinator, CoordinatorNewest: c.CoordinatorNewest, Extra: c.Extra,
 		}
 	}
 	for name, artifacts := range r.kept {
 		f := r.facts[name]
 		m.Storages[name] = StorageRecord{
-			Driver: r.q.Storages[name].Driver, Arguments: r.q.Storages[name].Arguments, SourceID: f.SourceID, Witness: f.Witness, Artifacts: artifacts,
+			Driver: r.q.Storages[name].Driver, Arguments: r.q.Storages[name].Arguments, SourceID: f.SourceID, Witness: f.Witness, ByTime: f.ByTime, Artifacts: artifacts,
 		}
 	}
 	return m

@@ -194,6 +194,8 @@ type Run struct {
 	Custody Custody
 	// OpenedAt is the start of the pause window; zero until it opened.
 	OpenedAt func() time.Time
+	// Window is the window as confirm closed it, for Await; zero before.
+	Window func() PauseWindow
 	// ServerClockBound is how far the clocks of ScalarDB's servers may be from ours: what stamps tx_created_at.
 	ServerClockBound time.Duration
 	Report           func(message string, fields map[string]any)
@@ -255,10 +257,12 @@ type Facts struct {
 	ToolVersions map[string]string // server and client tools, for the manifest
 	Planned      []Artifact        // every artifact to come, named before the first pause, for the journal
 	Witness      string            // which write witness is used, or "none"
-	// NeedsInstant: restored by time, so the window must hold a restore point. Granule is the granularity of restore times.
+	// NeedsInstant: the window must hold a restore point. Granule is the granularity of restore times.
 	NeedsInstant bool
 	Granule      time.Duration
-	Warnings     []string // for the user, none of them a reason to refuse
+	// ByTime: nothing is captured but the instant. Such a storage is restored by scalardb_pitr_restore, not from artifacts.
+	ByTime   bool
+	Warnings []string // for the user, none of them a reason to refuse
 }
 
 // ClockBound is the measured offset of a storage's clock (storage − ours) and its uncertainty.
@@ -324,12 +328,15 @@ type Destination interface {
 
 // StorageBackup is one storage of a manifest as a Destination sees it.
 type StorageBackup struct {
-	Storage string // its name in the backup
-	RunID   string // of the restore
-	Record  StorageRecord
-	Catalog Catalog
-	Report  func(message string, fields map[string]any)
-	Custody Custody
+	Storage string        // its name in the backup
+	RunID   string        // of the restore
+	Name    string        // of the restore
+	Record  StorageRecord // zero where only a pause window is known
+	// RestorePoint is the instant to restore to, by the storage's clock; zero: from Record's artifacts.
+	RestorePoint time.Time
+	Catalog      Catalog
+	Report       func(message string, fields map[string]any)
+	Custody      Custody
 	// Announce records durably what Restore is about to make (what Delete needs, to tell it from another's), before it is made: so the next
 	// attempt finds what a killed one left. Each call replaces the last; what Restore returns replaces them all.
 	Announce func(ctx context.Context, r Restored) error

@@ -46,8 +46,10 @@ type JournalTarget struct {
 
 // JournalStorage is what a run makes for one storage.
 type JournalStorage struct {
-	Driver    string     `json:"driver"`
-	Artifacts []Artifact `json:"artifacts"`
+	Driver string `json:"driver"`
+	// Arguments are the driver object's as typed (no secrets): what it takes to reach the artifacts.
+	Arguments json.RawMessage `json:"arguments,omitempty"`
+	Artifacts []Artifact      `json:"artifacts"`
 }
 
 // WatchdogLog is what a watchdog writes into the catalog when it fired.

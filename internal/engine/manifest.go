@@ -41,6 +41,7 @@ type StorageRecord struct {
 	SourceID          string            `json:"source_id"`
 	ToolVersions      map[string]string `json:"tool_versions,omitempty"`
 	Witness           string            `json:"witness"`
+	ByTime            bool              `json:"by_time,omitempty"` // restored by scalardb_pitr_restore, not from artifacts
 	Artifacts         []Artifact        `json:"artifacts"`
 	Tables            []TableWitness    `json:"tables,omitempty"`
 	HasCoordinator    bool              `json:"has_coordinator,omitempty"`
@@ -121,9 +122,9 @@ func ReadManifest(ctx context.Context, c Catalog, backupID string) (Manifest, er
 func (e *Engine) Delete(ctx context.Context, m Manifest) error {
 	err := each(slices.Sorted(maps.Keys(m.Storages)), func(name string) error {
 		s := m.Storages[name]
-		store, known := e.Artifacts(s.Driver)
-		if !known {
-			return &Error{PhaseDelete, name, fmt.Errorf("this release has no driver %s", s.Driver)}
+		store, err := e.Artifacts(ctx, name, JournalStorage{Driver: s.Driver, Arguments: s.Arguments, Artifacts: s.Artifacts})
+		if err != nil {
+			return &Error{PhaseDelete, name, err}
 		}
 		for _, a := range s.Artifacts {
 			if err := store.Delete(ctx, a); err != nil {

@@ -123,9 +123,9 @@ func (r *run) discardDead(ctx context.Context, j OpenJournal) error {
 		}
 		var failures []error
 		for name, s := range j.Storages {
-			store, known := r.Artifacts(s.Driver)
-			if !known {
-				failures = append(failures, fmt.Errorf("storage %s: this release has no driver %s to delete its artifacts with", name, s.Driver))
+			store, err := r.Artifacts(ctx, name, s)
+			if err != nil {
+				failures = append(failures, fmt.Errorf("storage %s: deleting its artifacts: %w", name, err))
 				continue
 			}
 			for _, a := range s.Artifacts {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/verify"
 )
@@ -62,18 +63,56 @@ func decodeRestore(data []byte) (storedRestore, error) {
 	return s, nil
 }
 
-// Restorable says why a backup cannot be restored into the given storages (drivers by storage name); nil when it can. It is asked at
-// plan, and again before anything is created.
+// WindowManifest is what there is of a backup of which only the pause window is known: no storages, no witnesses.
+func WindowManifest(w PauseWindow, s PauseSettings) Manifest {
+	return Manifest{Version: ManifestVersion, BackupID: w.BackupID, Status: w.Status, Window: w, Pause: s}
+}
+
+// Restorable says why a backup cannot be restored from its artifacts into the given storages (drivers by storage name); nil when it can. It is
+// asked at plan, and again before anything is created.
 func Restorable(m Manifest, drivers map[string]string) error {
+	refusals := mismatches(m, drivers, func(s StorageRecord) bool { return !s.ByTime })
+	for _, name := range slices.Sorted(maps.Keys(drivers)) {
+		if s, ok := m.Storages[name]; ok && s.ByTime {
+			refusals = append(refusals, fmt.Errorf("storage %s of backup %s is restored by time, and has no artifacts: use scalardb_pitr_restore for it", name, m.BackupID))
+		}
+	}
+	return errors.Join(refusals...)
+}
+
+// RestorableByTime is Restorable for a restore to the instant at, which is the window's restore point unless the user chose another. m may be
+// WindowManifest's: then nothing is known of the storages.
+func RestorableByTime(m Manifest, at time.Time, drivers map[string]string) error {
+	var refusals []error
+	if m.Storages != nil {
+		refusals = mismatches(m, drivers, func(s StorageRecord) bool { return s.ByTime })
+	} else if m.Status != StatusAvailable {
+		refusals = append(refusals, fmt.Errorf("the pause window is %s: only one that is available can be restored to", m.Status))
+	}
+	w := m.Window
+	switch {
+	case w.SafeFrom.IsZero() || w.SafeUntil.IsZero():
+		refusals = append(refusals, errors.New("the pause window has no safe interval: nothing in it was to be restored by time"))
+	case at.IsZero():
+		refusals = append(refusals, errors.New("the pause window has no restore point"))
+	case at.Before(w.SafeFrom) || at.After(w.SafeUntil):
+		refusals = append(refusals, fmt.Errorf("the restore point %s lies outside the safe interval of the pause window (%s to %s): a transaction may have been half done then",
+			at.UTC().Format(time.RFC3339Nano), w.SafeFrom.Format(time.RFC3339Nano), w.SafeUntil.Format(time.RFC3339Nano)))
+	}
+	return errors.Join(refusals...)
+}
+
+// mismatches compares a backup with the storages that it is to be restored into. needed says which of its storages must have a destination.
+func mismatches(m Manifest, drivers map[string]string, needed func(StorageRecord) bool) []error {
 	var refusals []error
 	if m.Status != StatusAvailable {
 		refusals = append(refusals, fmt.Errorf("backup %s is %s: only one that is available can be restored", m.BackupID, m.Status))
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.Storages)) {
 		switch driver, ok := drivers[name]; {
-		case !ok:
+		case !ok && needed(m.Storages[name]):
 			refusals = append(refusals, fmt.Errorf("backup %s holds storage %s, which has no destination: a system restored in part is not consistent", m.BackupID, name))
-		case driver != m.Storages[name].Driver:
+		case ok && driver != m.Storages[name].Driver:
 			refusals = append(refusals, fmt.Errorf("storage %s of backup %s is %s, not %s", name, m.BackupID, m.Storages[name].Driver, driver))
 		}
 	}
@@ -82,7 +121,7 @@ func Restorable(m Manifest, drivers map[string]string) error {
 			refusals = append(refusals, fmt.Errorf("backup %s holds no storage %s (it holds %s)", m.BackupID, name, strings.Join(slices.Sorted(maps.Keys(m.Storages)), ", ")))
 		}
 	}
-	return errors.Join(refusals...)
+	return refusals
 }
 
 // restore is one attempt.
@@ -99,7 +138,7 @@ type restore struct {
 // its Status is available only when everything was restored, and passed verification where that was asked for.
 func (e *Engine) Restore(ctx context.Context, q RestoreRequest) (RestoreRecord, error) {
 	r := &restore{Engine: e, q: q, record: storedRestore{Version: restoreVersion, Holder: e.Holder, RestoreRecord: RestoreRecord{
-		Name: q.Name, RunID: e.NewRunID(), BackupID: q.Manifest.BackupID, Status: StatusIncomplete, CreatedAt: e.Clock.Now().UTC(), Window: q.Manifest.Window,
+		Name: q.Name, RunID: e.NewRunID(), BackupID: q.Manifest.BackupID, Status: StatusIncomplete, CreatedAt: e.Clock.Now().UTC(), Window: q.Manifest.Window, RestorePoint: q.RestorePoint,
 		Storages: map[string]Restored{}, Drivers: map[string]string{}, Arguments: map[string]json.RawMessage{},
 	}}}
 	defer r.release(ctx)
@@ -137,7 +176,7 @@ func (r *restore) run(ctx context.Context) error {
 		r.record.Drivers[name] = r.q.Storages[name].Driver
 		r.record.Arguments[name] = r.q.Storages[name].Arguments
 	}
-	if err := Restorable(r.q.Manifest, r.record.Drivers); err != nil {
+	if err := r.restorable(); err != nil {
 		return &Error{PhasePreflight, "", err}
 	}
 	if err := r.guard(ctx); err != nil {
@@ -192,9 +231,16 @@ func (r *restore) run(ctx context.Context) error {
 	return nil
 }
 
+func (r *restore) restorable() error {
+	if r.q.RestorePoint.IsZero() {
+		return Restorable(r.q.Manifest, r.record.Drivers)
+	}
+	return RestorableByTime(r.q.Manifest, r.q.RestorePoint, r.record.Drivers)
+}
+
 func (r *restore) storage(ctx context.Context, name string) StorageBackup {
 	return StorageBackup{
-		Storage: name, RunID: r.record.RunID, Record: r.q.Manifest.Storages[name], Catalog: r.Catalog, Custody: r.armed,
+		Storage: name, RunID: r.record.RunID, Name: r.q.Name, Record: r.q.Manifest.Storages[name], RestorePoint: r.q.RestorePoint, Catalog: r.Catalog, Custody: r.armed,
 		Report: func(message string, fields map[string]any) {
 			r.Reporter.Report(ctx, Event{At: r.Clock.Now().UTC(), Phase: PhaseRestore, Subject: name, Message: message, Fields: fields})
 		},

@@ -39,6 +39,7 @@ type run struct {
 	firstBoot time.Duration
 	keeper    *timekeeper
 	result    PauseWindow
+	closed    PauseWindow // what confirm made of it: for drivers, who read it in await only
 	captured  map[string]Captured
 	kept      map[string][]Artifact // what could not be discarded
 	recorded  bool

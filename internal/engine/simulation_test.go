@@ -504,8 +504,10 @@ func (w *world) provider(name string, sick *atomic.Bool) *provider {
 		Reporter: reporter{w, name},
 		NewRunID: func() string { runs++; return fmt.Sprintf("%014d%02d", n, runs) },
 		Holder:   name, Version: "sim",
-		Artifacts: func(driver string) (engine.ArtifactStore, bool) { return simStore{w, p.process}, driver == "sim" },
-		Alive:     func(holder string) (bool, bool) { return holder == name, true },
+		Artifacts: func(context.Context, string, engine.JournalStorage) (engine.ArtifactStore, error) {
+			return simStore{w, p.process}, nil
+		},
+		Alive: func(holder string) (bool, bool) { return holder == name, true },
 	}
 	return p
 }

@@ -347,7 +347,7 @@ func (d *data) inspectArtifacts(ctx context.Context, m engine.Manifest, keys map
 	var gone []string
 	for _, name := range slices.Sorted(maps.Keys(m.Storages)) {
 		record := m.Storages[name]
-		store, err := d.artifactStore(ctx, record.Driver, name, keys[name])
+		store, err := d.artifactStore(ctx, name, engine.JournalStorage{Driver: record.Driver, Arguments: record.Arguments}, keys[name])
 		if err != nil {
 			failures = append(failures, "storage "+name+": "+err.Error())
 			continue
@@ -423,21 +423,10 @@ func (r *consistentBackupResource) Delete(ctx context.Context, req resource.Dele
 		return
 	}
 	keys := credentialKeys(ctx, r.data.kinds, m.Storages)
-	e.Artifacts = r.data.artifactsOf(ctx, held, keys)
-	resp.Diagnostics.Append(diagnose(e.Delete(ctx, held), subject{storages: keysOf(held.Storages)})...)
-}
-
-// artifactsOf finds stores by driver, with the credentials of the first storage of that driver.
-func (d *data) artifactsOf(ctx context.Context, m engine.Manifest, keys map[string]string) func(driver string) (engine.ArtifactStore, bool) {
-	return func(driver string) (engine.ArtifactStore, bool) {
-		for _, name := range slices.Sorted(maps.Keys(m.Storages)) {
-			if m.Storages[name].Driver == driver {
-				s, err := d.artifactStore(ctx, driver, name, keys[name])
-				return s, err == nil
-			}
-		}
-		return nil, false
+	e.Artifacts = func(ctx context.Context, name string, s engine.JournalStorage) (engine.ArtifactStore, error) {
+		return r.data.artifactStore(ctx, name, s, keys[name])
 	}
+	resp.Diagnostics.Append(diagnose(e.Delete(ctx, held), subject{storages: keysOf(held.Storages)})...)
 }
 
 // ImportState reads the manifest of a backup from the catalog, by its id.

@@ -207,17 +207,31 @@ func (d *data) env(ctx context.Context, name, key string) (storage.Env, error) {
 	return e, nil
 }
 
-// artifactStore finds what reads and deletes one driver's artifacts. storageName selects credentials; it may be empty.
-func (d *data) artifactStore(ctx context.Context, driver, storageName, key string) (engine.ArtifactStore, error) {
-	k, ok := d.kinds[driver]
+// artifactStore finds what reads and deletes the artifacts of one storage. key selects credentials; empty: the one in the recorded arguments.
+func (d *data) artifactStore(ctx context.Context, name string, s engine.JournalStorage, key string) (engine.ArtifactStore, error) {
+	k, ok := d.kinds[s.Driver]
 	if !ok {
-		return nil, fmt.Errorf("this release of the provider has no driver %q", driver)
+		return nil, fmt.Errorf("this release of the provider has no driver %q", s.Driver)
 	}
-	e, err := d.env(ctx, storageName, key)
+	o := types.ObjectNull(attrTypes(driverAttributes(k, storage.SourceSide)))
+	if len(s.Arguments) > 0 {
+		// Arguments that only a later release knows do not keep an artifact from being found: its record says most.
+		if typed, err := decodeObject(ctx, s.Arguments, types.ObjectType{AttrTypes: o.AttributeTypes(ctx)}); err == nil {
+			o = typed
+		}
+	}
+	if recorded, ok := o.Attributes()[credentialsArgument].(types.String); ok && key == "" {
+		key = recorded.ValueString()
+	}
+	config, diags := kindConfig(k, storage.SourceSide, o)
+	if err := errorOf(diags); err != nil {
+		return nil, err
+	}
+	e, err := d.env(ctx, name, key)
 	if err != nil {
 		return nil, err
 	}
-	return k.Artifacts(e), nil
+	return k.Artifacts(config, e), nil
 }
 
 // newEngine builds an engine for a pause of these groups (none for restores).
@@ -232,9 +246,8 @@ func (d *data) newEngine(ctx context.Context, groups map[string]GroupSettings) (
 	}
 	return &engine.Engine{
 		Clock: d.deps.Clock, Catalog: c, Locker: d.deps.NewLocker(ctx, c), Watchdog: w, Reporter: logReporter{},
-		Artifacts: func(driver string) (engine.ArtifactStore, bool) {
-			s, err := d.artifactStore(ctx, driver, "", "")
-			return s, err == nil
+		Artifacts: func(ctx context.Context, name string, s engine.JournalStorage) (engine.ArtifactStore, error) {
+			return d.artifactStore(ctx, name, s, "")
 		},
 		Alive: d.deps.Alive, Orphaned: d.deps.Orphaned, NewRunID: d.deps.NewRunID, Holder: d.deps.Holder, Version: d.deps.Version, Hook: d.deps.Hook,
 	}, nil

@@ -233,9 +233,11 @@ func (k memoryKind) NewReader(_ context.Context, _ storage.Side, config types.Ob
 	return memoryReader{s: k.s, path: pathOf(config)}, nil
 }
 
-func (k memoryKind) Artifacts(env storage.Env) engine.ArtifactStore {
+func (k memoryKind) Artifacts(_ types.Object, env storage.Env) engine.ArtifactStore {
 	return memoryArtifacts{k.s, env.Catalog}
 }
+
+func (memoryKind) Restores() storage.Restores { return storage.Restores{FromArtifacts: true} }
 
 type memorySource struct {
 	s          *system

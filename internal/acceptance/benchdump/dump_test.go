@@ -102,8 +102,10 @@ func backup(t *testing.T, s *postgres.Server, database, name string) (paused, wi
 		Clock: system, Catalog: catalog, Locker: lock.Locker{Catalog: catalog, Clock: system, Holder: "bench"}, Reporter: silent{},
 		Watchdog: inProcess(system, dialer),
 		NewRunID: func() string { return fmt.Sprintf("%016x", time.Now().UnixNano()) }, Holder: "bench", Version: "bench",
-		Artifacts: func(string) (engine.ArtifactStore, bool) { return dump.Keeper{Catalog: catalog}, true },
-		Alive:     func(string) (bool, bool) { return false, true },
+		Artifacts: func(context.Context, string, engine.JournalStorage) (engine.ArtifactStore, error) {
+			return dump.Keeper{Catalog: catalog}, nil
+		},
+		Alive: func(string) (bool, bool) { return false, true },
 	}
 	b, err := e.Backup(t.Context(), engine.BackupRequest{
 		Name: name, Unpauser: func(string) string { return "" },

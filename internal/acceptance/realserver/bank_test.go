@@ -142,8 +142,10 @@ func (b *bed) newPlant(t *testing.T, address string) *plant {
 			Dialer:  func(json.RawMessage) (engine.Dialer, error) { return admin.NewDialer(admin.Settings{}, system) },
 			Catalog: func(watchdog.CatalogSpec) (engine.Catalog, error) { return catalog, nil },
 		}},
-		Artifacts: func(string) (engine.ArtifactStore, bool) { return dump.Keeper{Catalog: catalog}, true },
-		Alive:     func(string) (alive, known bool) { return true, true },
+		Artifacts: func(context.Context, string, engine.JournalStorage) (engine.ArtifactStore, error) {
+			return dump.Keeper{Catalog: catalog}, nil
+		},
+		Alive: func(string) (alive, known bool) { return true, true },
 		NewRunID: func() string {
 			var id [8]byte
 			_, _ = rand.Read(id[:])

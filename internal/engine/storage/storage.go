@@ -31,8 +31,16 @@ type Kind interface {
 	NewDestination(ctx context.Context, config types.Object, env Env) (engine.Destination, diag.Diagnostics)
 	// NewReader opens what verification reads: side says which of the two argument sets config is (a live storage is read with the source's).
 	NewReader(ctx context.Context, side Side, config types.Object, env Env) (verify.Storage, diag.Diagnostics)
-	// Artifacts reads and deletes artifacts by their record.
-	Artifacts(env Env) engine.ArtifactStore
+	// Artifacts reads and deletes artifacts by their record. config are the source's arguments, null where they are not known.
+	Artifacts(config types.Object, env Env) engine.ArtifactStore
+	// Restores says what restores the driver's storages.
+	Restores() Restores
+}
+
+// Restores says which resources restore a driver's storages.
+type Restores struct {
+	FromArtifacts bool // scalardb_snapshot_restore
+	ByTime        bool // scalardb_pitr_restore
 }
 
 // Side tells the two argument sets of a driver apart.

@@ -125,7 +125,12 @@ func (Kind) NewReader(ctx context.Context, _ storage.Side, config types.Object, 
 }
 
 // Artifacts is the catalog's.
-func (Kind) Artifacts(env storage.Env) engine.ArtifactStore { return dump.Keeper{Catalog: env.Catalog} }
+func (Kind) Artifacts(_ types.Object, env storage.Env) engine.ArtifactStore {
+	return dump.Keeper{Catalog: env.Catalog}
+}
+
+// Restores: a dump is an artifact.
+func (Kind) Restores() storage.Restores { return storage.Restores{FromArtifacts: true} }
 
 // options takes the login from the provider's entry, then from the environment, then from ~/.my.cnf.
 func options(env storage.Env) (Options, diag.Diagnostics) {

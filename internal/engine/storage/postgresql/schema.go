@@ -131,7 +131,12 @@ func (Kind) NewReader(ctx context.Context, _ storage.Side, config types.Object, 
 }
 
 // Artifacts is the catalog's.
-func (Kind) Artifacts(env storage.Env) engine.ArtifactStore { return dump.Keeper{Catalog: env.Catalog} }
+func (Kind) Artifacts(_ types.Object, env storage.Env) engine.ArtifactStore {
+	return dump.Keeper{Catalog: env.Catalog}
+}
+
+// Restores: a dump is an artifact.
+func (Kind) Restores() storage.Restores { return storage.Restores{FromArtifacts: true} }
 
 func decode(config types.Object, env storage.Env) Settings {
 	s := Settings{Storage: env.StorageName, Clock: env.Clock, CatalogIsDefault: env.CatalogIsDefault, Getenv: env.Getenv}

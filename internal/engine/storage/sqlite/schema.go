@@ -86,7 +86,12 @@ func (Kind) NewReader(ctx context.Context, _ storage.Side, config types.Object, 
 }
 
 // Artifacts is the catalog's.
-func (Kind) Artifacts(env storage.Env) engine.ArtifactStore { return dump.Keeper{Catalog: env.Catalog} }
+func (Kind) Artifacts(_ types.Object, env storage.Env) engine.ArtifactStore {
+	return dump.Keeper{Catalog: env.Catalog}
+}
+
+// Restores: a dump is an artifact.
+func (Kind) Restores() storage.Restores { return storage.Restores{FromArtifacts: true} }
 
 func decode(config types.Object) Config {
 	var c Config
