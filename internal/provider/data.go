@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/terraform-plugin-framework/diag"
@@ -13,6 +14,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/types"
 	"github.com/hashicorp/terraform-plugin-log/tflog"
 
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/awsapi"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage"
 )
@@ -30,6 +32,34 @@ type data struct {
 
 	credentials      map[string]*storage.Credentials
 	credentialsKnown bool
+
+	awsSettings awsapi.Settings
+	aws         memo[*awsapi.Session]
+}
+
+// memo opens something once, for all who ask; an error is not kept.
+type memo[T any] struct {
+	mu     sync.Mutex
+	opened bool
+	value  T
+}
+
+func (m *memo[T]) get(open func() (T, error)) (T, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.opened {
+		return m.value, nil
+	}
+	v, err := open()
+	if err == nil {
+		m.value, m.opened = v, true
+	}
+	return v, err
+}
+
+// openAWS opens the account of the provider's `aws`.
+func (d *data) openAWS(ctx context.Context) (*awsapi.Session, error) {
+	return d.aws.get(func() (*awsapi.Session, error) { return awsapi.Open(ctx, d.awsSettings) })
 }
 
 func (d *data) readCatalog(ctx context.Context, v types.Object) (diags diag.Diagnostics) {
@@ -193,7 +223,7 @@ func (d *data) groups(settings map[string]GroupSettings) (map[string]engine.Grou
 // env is what a driver gets for one storage. A `credentials` key that names no entry is an error.
 func (d *data) env(ctx context.Context, name, key string) (storage.Env, error) {
 	e := storage.Env{
-		StorageName: name, Clock: d.deps.Clock, Catalog: d.opened, CatalogIsDefault: d.catalogSettings.Default, Getenv: d.deps.Getenv,
+		StorageName: name, Clock: d.deps.Clock, Catalog: d.opened, CatalogIsDefault: d.catalogSettings.Default, AWS: d.openAWS, Getenv: d.deps.Getenv,
 		Report: func(message string, fields map[string]any) { tflog.Info(ctx, name+": "+message, fields) },
 	}
 	if key == "" {

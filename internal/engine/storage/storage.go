@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/types"
 
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/awsapi"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/verify"
 )
@@ -67,6 +68,8 @@ type Env struct {
 	CatalogIsDefault bool
 	// Credentials is the entry of the provider's `credentials` for this storage (or for the driver object's `credentials` key); nil when there is none: then the usual places are asked.
 	Credentials *Credentials
+	// AWS opens the account of the provider's `aws`, or of the environment: once, however many storages ask.
+	AWS func(ctx context.Context) (*awsapi.Session, error)
 	// Getenv is os.Getenv, or a test's.
 	Getenv func(string) string
 	Report func(message string, fields map[string]any)
