@@ -105,6 +105,21 @@ func TestConfirmVoids(t *testing.T) {
 	}
 }
 
+// TestPauseIsConfirmed: a target that answered OK and is not paused is noticed before the window opens: nothing is captured.
+func TestPauseIsConfirmed(t *testing.T) {
+	w, b, err := backUp(t, worldPlan{pauseFault: map[string]string{address(1): "lie"}}, nil, func(*world, *provider) {
+		t.Error("the run got to confirm")
+	})
+	if err == nil || !strings.Contains(err.Error(), "answered OK to Pause and is not paused") || !b.Manifest.Window.StartedAt.IsZero() {
+		t.Errorf("got %v, and a window that opened at %s", err, b.Manifest.Window.StartedAt)
+	}
+	for a, target := range w.targets {
+		if target.closed {
+			t.Errorf("%s is left paused", a)
+		}
+	}
+}
+
 // TestForeignPauseIsRefused: a target that is paused before the run is refused before anything is sent, and stays paused.
 func TestForeignPauseIsRefused(t *testing.T) {
 	w, _, err := backUp(t, worldPlan{}, func(w *world, _ *provider) {
