@@ -146,6 +146,25 @@ func (e *Engine) Restore(ctx context.Context, q RestoreRequest) (RestoreRecord, 
 	return r.record.RestoreRecord, err
 }
 
+// CheckRestore makes every check of a restore that reads only, as a plan does; Restore makes them again.
+func (e *Engine) CheckRestore(ctx context.Context, q RestoreRequest) error {
+	r := &restore{Engine: e, q: q, record: storedRestore{RestoreRecord: RestoreRecord{Name: q.Name, Drivers: map[string]string{}}}}
+	for name, s := range q.Storages {
+		r.record.Drivers[name] = s.Driver
+	}
+	if err := r.restorable(); err != nil {
+		return &Error{PhasePreflight, "", err}
+	}
+	if old, _, err := readRestore(ctx, e.Catalog, q.Name); err == nil && old.Status == StatusAvailable {
+		return r.nameTaken()
+	}
+	return r.preflight(ctx)
+}
+
+func (r *restore) nameTaken() error {
+	return &Error{PhasePreflight, "catalog", fmt.Errorf("there is a restore named %s in %s already: choose a new name, or import it (terraform import ADDRESS %s)", r.q.Name, r.Catalog.Describe(), r.q.Name)}
+}
+
 // guard starts a watchdog without targets: it ends the tools, and removes the secret files, of a restore whose process dies.
 func (r *restore) guard(ctx context.Context) error {
 	armed, err := r.Watchdog.Arm(ctx, WatchdogOrder{RunID: r.record.RunID, BackupID: r.q.Manifest.BackupID})
@@ -185,20 +204,14 @@ func (r *restore) run(ctx context.Context) error {
 	if err := r.cleanUpDead(ctx); err != nil {
 		return err
 	}
-	err := each(names, func(name string) error {
-		if err := r.q.Storages[name].Destination.Preflight(ctx, r.storage(ctx, name)); err != nil {
-			return &Error{PhasePreflight, name, err}
-		}
-		return nil
-	})
-	if err != nil {
+	if err := r.preflight(ctx); err != nil {
 		return err
 	}
 	// Recorded before anything is made: a run that is killed is found by it.
 	if err := r.create(ctx); err != nil {
 		return err
 	}
-	err = each(names, func(name string) error {
+	err := each(names, func(name string) error {
 		restored, err := r.q.Storages[name].Destination.Restore(ctx, r.storage(ctx, name))
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -229,6 +242,15 @@ func (r *restore) run(ctx context.Context) error {
 		return &Error{PhaseRecord, "catalog", err}
 	}
 	return nil
+}
+
+func (r *restore) preflight(ctx context.Context) error {
+	return each(slices.Sorted(maps.Keys(r.q.Storages)), func(name string) error {
+		if err := r.q.Storages[name].Destination.Preflight(ctx, r.storage(ctx, name)); err != nil {
+			return &Error{PhasePreflight, name, err}
+		}
+		return nil
+	})
 }
 
 func (r *restore) restorable() error {
@@ -263,7 +285,7 @@ func (r *restore) cleanUpDead(ctx context.Context) error {
 		return &Error{PhasePreflight, "catalog", err}
 	}
 	if old.Status == StatusAvailable {
-		return &Error{PhasePreflight, "catalog", fmt.Errorf("there is a restore named %s in %s already: choose a new name, or import it (terraform import ADDRESS %s)", r.q.Name, r.Catalog.Describe(), r.q.Name)}
+		return r.nameTaken()
 	}
 	if alive, known := r.Alive(old.Holder); !known || alive {
 		return &Error{PhasePreflight, "catalog", fmt.Errorf("a restore named %s is under way by %s, or died on a machine that cannot be asked from here: choose a new name, or remove %s from %s once it is surely dead",

@@ -34,6 +34,7 @@ type data struct {
 	credentialsKnown bool
 
 	awsSettings awsapi.Settings
+	awsKnown    bool // false while a value of `aws` is unknown
 	aws         memo[*awsapi.Session]
 }
 

@@ -44,7 +44,7 @@ func newSystem(t *testing.T) *system {
 
 func (s *system) deps() Dependencies {
 	return Dependencies{
-		Version: "test", Clock: clock.System{}, Kinds: []storage.Kind{memoryKind{"memory", s}, memoryKind{"other", s}},
+		Version: "test", Clock: clock.System{}, Kinds: []storage.Kind{memoryKind{"memory", s}, memoryKind{"other", s}, timedKind{memoryKind{"timed", s}}},
 		OpenCatalog: func(CatalogSettings) (engine.Catalog, error) { return s.catalog, nil },
 		NewGroup: func(_ string, g GroupSettings) (engine.Group, error) {
 			if g.TLS != nil {

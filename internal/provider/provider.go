@@ -120,7 +120,7 @@ func (p *scalardbProvider) Configure(ctx context.Context, req provider.Configure
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	d := &data{deps: p.deps, pause: m.Pause, kinds: map[string]storage.Kind{}}
+	d := &data{deps: p.deps, pause: m.Pause, kinds: map[string]storage.Kind{}, awsKnown: true}
 	for _, k := range p.deps.Kinds {
 		d.kinds[k.Name()] = k
 	}
@@ -139,7 +139,8 @@ func (p *scalardbProvider) Resources(context.Context) []func() resource.Resource
 	return []func() resource.Resource{
 		func() resource.Resource { return &pauseWindowResource{kinds: p.deps.Kinds} },
 		func() resource.Resource { return &consistentBackupResource{kinds: p.deps.Kinds} },
-		func() resource.Resource { return &snapshotRestoreResource{kinds: p.deps.Kinds} },
+		func() resource.Resource { return newSnapshotRestore(p.deps.Kinds) },
+		func() resource.Resource { return newPITRRestore(p.deps.Kinds) },
 		func() resource.Resource { return &consistencyCheckResource{kinds: p.deps.Kinds} },
 	}
 }

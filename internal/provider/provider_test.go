@@ -17,7 +17,7 @@ import (
 
 // Everything that is registered, by name: a change here is a change of the surface.
 var (
-	wantResources   = []string{"scalardb_consistency_check", "scalardb_consistent_backup", "scalardb_pause_window", "scalardb_snapshot_restore"}
+	wantResources   = []string{"scalardb_consistency_check", "scalardb_consistent_backup", "scalardb_pause_window", "scalardb_pitr_restore", "scalardb_snapshot_restore"}
 	wantDataSources = []string{"scalardb_backup", "scalardb_backups", "scalardb_configuration", "scalardb_targets"}
 	wantFunctions   = []string{"parse_properties", "render_properties", "restore_point"}
 )

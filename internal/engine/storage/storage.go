@@ -89,3 +89,9 @@ func (Credentials) String() string { return "(credentials)" }
 
 // GoString is String.
 func (Credentials) GoString() string { return "(credentials)" }
+
+// LoginNeeder is what a Kind may also be: verification reads its storages with a login of the provider's `credentials` (or the usual places,
+// where there are such). Without an entry a restore by time is not verified unless `verify` says so.
+type LoginNeeder interface {
+	NeedsLogin() bool
+}
