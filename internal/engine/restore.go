@@ -189,29 +189,41 @@ func (r *restore) release(ctx context.Context) {
 	}
 }
 
+// run goes through the phases of a restore. What is made before an error is in the record.
 func (r *restore) run(ctx context.Context) error {
-	names := slices.Sorted(maps.Keys(r.q.Storages))
-	for _, name := range names {
-		r.record.Drivers[name] = r.q.Storages[name].Driver
-		r.record.Arguments[name] = r.q.Storages[name].Arguments
+	for name, s := range r.q.Storages {
+		r.record.Drivers[name], r.record.Arguments[name] = s.Driver, s.Arguments
 	}
 	if err := r.restorable(); err != nil {
 		return &Error{PhasePreflight, "", err}
 	}
-	if err := r.guard(ctx); err != nil {
-		return err
+	for _, s := range []step{{PhaseArm, r.guard}, {PhasePreflight, r.check}, {PhaseRestore, r.restore}, {PhaseVerify, r.verify}, {PhaseRecord, r.finish}} {
+		r.Reporter.Report(ctx, Event{At: r.Clock.Now().UTC(), Phase: s.phase, Message: "phase begins"})
+		if r.Hook != nil {
+			r.Hook(ctx, s.phase)
+		}
+		if err := s.run(ctx); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// check makes room after an earlier attempt that died, and looks at everything before anything is made.
+func (r *restore) check(ctx context.Context) error {
 	if err := r.cleanUpDead(ctx); err != nil {
 		return err
 	}
-	if err := r.preflight(ctx); err != nil {
-		return err
-	}
+	return r.preflight(ctx)
+}
+
+// restore fills every storage, all at once.
+func (r *restore) restore(ctx context.Context) error {
 	// Recorded before anything is made: a run that is killed is found by it.
 	if err := r.create(ctx); err != nil {
 		return err
 	}
-	err := each(names, func(name string) error {
+	err := each(slices.Sorted(maps.Keys(r.q.Storages)), func(name string) error {
 		restored, err := r.q.Storages[name].Destination.Restore(ctx, r.storage(ctx, name))
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -231,11 +243,11 @@ func (r *restore) run(ctx context.Context) error {
 	if err != nil {
 		return r.giveUpEmpty(ctx, err)
 	}
-	if r.q.Verify != nil {
-		if err := r.verify(ctx); err != nil {
-			return err
-		}
-	}
+	return nil
+}
+
+// finish makes the restore available.
+func (r *restore) finish(ctx context.Context) error {
 	r.record.Status = StatusAvailable
 	if err := r.save(ctx); err != nil {
 		r.record.Status = StatusIncomplete
@@ -360,6 +372,9 @@ func (r *restore) giveUpEmpty(ctx context.Context, cause error) error {
 }
 
 func (r *restore) verify(ctx context.Context) error {
+	if r.q.Verify == nil {
+		return nil
+	}
 	readers := map[string]verify.Storage{}
 	defer func() {
 		for _, s := range readers {
