@@ -16,6 +16,8 @@ type Storage struct {
 	Name               string // as in the multi-storage configuration
 	URL                string // JDBC
 	Username, Password string
+	// Further properties of the storage, by their names without the storage's prefix ("dynamo.endpoint_override"). With "storage" it is not a JDBC one.
+	Properties map[string]string
 	// Namespaces are the bank's namespaces that live here, and the coordinator's where it does. Not needed for a single storage.
 	Namespaces []string
 }
@@ -45,6 +47,16 @@ func MySQL(name, host string, port int, user, password string, namespaces ...str
 		Name: name, URL: fmt.Sprintf("jdbc:mysql://%s:%d/?sslMode=DISABLED&allowPublicKeyRetrieval=true", host, port),
 		Username: user, Password: password, Namespaces: namespaces,
 	}
+}
+
+// DynamoDB is a storage in DynamoDB tables, whose names begin with prefix.
+func DynamoDB(name, region, endpoint, accessKey, secretKey, prefix string, namespaces ...string) Storage {
+	s := Storage{Name: name, URL: region, Username: accessKey, Password: secretKey, Namespaces: namespaces,
+		Properties: map[string]string{"storage": "dynamo", "dynamo.endpoint_override": endpoint}}
+	if prefix != "" {
+		s.Properties["dynamo.namespace.prefix"] = prefix
+	}
+	return s
 }
 
 // Config says what a system is made of.
@@ -114,6 +126,9 @@ func (c Config) embedded() map[string]string {
 		p[prefix+"contact_points"] = s.URL
 		p[prefix+"username"] = s.Username
 		p[prefix+"password"] = s.Password
+		for name, value := range s.Properties {
+			p[prefix+name] = value
+		}
 	}
 	if len(c.Storages) == 1 {
 		set("scalar.db.", c.Storages[0])
