@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -181,6 +183,21 @@ func Open(t testing.TB, c Config, storages ...Storage) *Bank {
 func Read(t testing.TB, c Config, storages ...Storage) (rows int, sum int64) {
 	t.Helper()
 	b := Open(t, c, storages...)
+	defer b.Close()
+	return b.Sum(t)
+}
+
+// ReadBy is Read by the properties of an application's own: such as the provider's scalardb_properties, with credentials added.
+func ReadBy(t testing.TB, c Config, properties map[string]string) (rows int, sum int64) {
+	t.Helper()
+	all := map[string]string{}
+	for name, value := range c.embedded() {
+		if strings.HasPrefix(name, "scalar.db.transaction_manager") || strings.HasPrefix(name, "scalar.db.consensus_commit.") {
+			all[name] = value
+		}
+	}
+	maps.Copy(all, properties)
+	b := openBank(t, t.TempDir(), "copy", c.withDefaults(), all)
 	defer b.Close()
 	return b.Sum(t)
 }

