@@ -28,8 +28,14 @@ provider "scalardb" {
     max_duration  = "90s"
   }
 
-  # Shared by all workspaces that pause the same targets: the lock is in it.
-  catalog = { directory = "/var/backups/scalardb" }
+  # Shared by all workspaces that pause the same targets: the lock is in it. Or a directory: { directory = "/var/backups/scalardb" }
+  catalog = { s3 = { bucket = "example-scalardb-backups", prefix = "prod" } }
+
+  # For the catalog and the aws_… drivers, by the names of the AWS provider's block. What is left out comes from the environment and the profile.
+  aws = {
+    region      = "eu-west-1"
+    assume_role = { role_arn = "arn:aws:iam::123456789012:role/scalardb-backup" }
+  }
 
   credentials = {
     orders = { username = "backup", password = var.orders_password }

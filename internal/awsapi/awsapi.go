@@ -31,7 +31,8 @@ import (
 // Services are the keys of Settings.Endpoints.
 var Services = []string{"applicationautoscaling", "dynamodb", "iam", "rds", "s3", "sso", "sts"}
 
-// Settings are the provider's `aws`. They hold secrets: they are never printed, and go to the watchdog by pipe only.
+// Settings are the provider's `aws`. They hold secrets: no verb and no JSON prints them, and Seal is for a pipe only. (Where one is an unexported field,
+// it should be a pointer: package fmt looks into those without asking String.)
 type Settings struct {
 	Region                 string            `json:"region,omitempty"`
 	Profile                string            `json:"profile,omitempty"`
@@ -49,8 +50,8 @@ type Settings struct {
 	HTTPProxy              string            `json:"http_proxy,omitempty"`
 	HTTPSProxy             string            `json:"https_proxy,omitempty"`
 	NoProxy                string            `json:"no_proxy,omitempty"`
-	MaxRetries             int               `json:"max_retries,omitempty"` // zero: defaultRetries
-	RetryMode              string            `json:"retry_mode,omitempty"`  // "standard" or "adaptive"
+	MaxRetries             int               `json:"max_retries,omitempty"` // zero: AWS_MAX_ATTEMPTS, or the profile's, or defaultRetries
+	RetryMode              string            `json:"retry_mode,omitempty"`  // "standard" or "adaptive"; empty: AWS_RETRY_MODE, or the profile's, or standard
 	UseDualstackEndpoint   bool              `json:"use_dualstack_endpoint,omitempty"`
 	UseFIPSEndpoint        bool              `json:"use_fips_endpoint,omitempty"`
 	S3UsePathStyle         bool              `json:"s3_use_path_style,omitempty"`
@@ -83,12 +84,6 @@ type WebIdentity struct {
 	TokenFile   string        `json:"web_identity_token_file,omitempty"`
 }
 
-// String keeps secrets out of logs and errors.
-func (Settings) String() string { return "(AWS settings)" }
-
-// GoString is String.
-func (Settings) GoString() string { return "(AWS settings)" }
-
 // Throttled calls are tried again with the SDK's exponential delays: 25 tries last about seven minutes. The AWS provider has the same number.
 const (
 	defaultRetries = 25
@@ -100,7 +95,7 @@ const (
 // Session is one account as the settings reach it. It opens clients for any region.
 type Session struct {
 	config    aws.Config
-	settings  Settings
+	settings  *Settings
 	account   string
 	partition string
 	region    string
@@ -113,21 +108,25 @@ type Session struct {
 func Open(ctx context.Context, s Settings) (*Session, error) {
 	base := s.base()
 	_, config, diags := awsbase.GetAwsConfig(ctx, base)
-	if err := errorOf(diags); err != nil {
+	if err := s.errorOf(diags); err != nil {
 		return nil, fmt.Errorf("configuring AWS: %w", err)
 	}
 	if config.Region == "" {
 		return nil, errors.New("configuring AWS: there is no region: set region in the provider's aws, AWS_REGION, or one in the profile")
 	}
+	// What the settings leave open, the environment and the profile may say. (The number of tries, clients take from the config.)
+	if s.RetryMode == "" {
+		s.RetryMode = string(config.RetryMode)
+	}
 	config.Retryer = s.retryer()
 	account, partition, diags := awsbase.GetAwsAccountIDAndPartition(ctx, config, base)
-	if err := errorOf(diags); err != nil {
+	if err := s.errorOf(diags); err != nil {
 		return nil, fmt.Errorf("asking AWS whose the credentials are: %w", err)
 	}
 	if err := base.VerifyAccountIDAllowed(account); err != nil {
 		return nil, fmt.Errorf("configuring AWS: %w", err)
 	}
-	return &Session{config: config, settings: s, account: account, partition: partition, region: config.Region, clients: map[string]any{}}, nil
+	return &Session{config: config, settings: &s, account: account, partition: partition, region: config.Region, clients: map[string]any{}}, nil
 }
 
 func (s Settings) base() *awsbase.Config {
@@ -136,7 +135,7 @@ func (s Settings) base() *awsbase.Config {
 		SharedConfigFiles: s.SharedConfigFiles, SharedCredentialsFiles: s.SharedCredentialsFiles,
 		AllowedAccountIds: s.AllowedAccountIDs, ForbiddenAccountIds: s.ForbiddenAccountIDs,
 		CustomCABundle: s.CustomCABundle, Insecure: s.Insecure, NoProxy: s.NoProxy, HTTPProxyMode: awsbase.HTTPProxyModeSeparate,
-		MaxRetries: s.tries(), MaxBackoff: maxBackoff, RetryMode: aws.RetryMode(s.RetryMode),
+		MaxRetries: s.MaxRetries, MaxBackoff: maxBackoff, RetryMode: aws.RetryMode(s.RetryMode),
 		UseDualStackEndpoint: s.UseDualstackEndpoint, UseFIPSEndpoint: s.UseFIPSEndpoint,
 		StsEndpoint: s.Endpoints["sts"], IamEndpoint: s.Endpoints["iam"], SsoEndpoint: s.Endpoints["sso"],
 		SkipCredsValidation: s.SkipCredentialsCheck, SkipRequestingAccountId: s.SkipCredentialsCheck,
@@ -200,8 +199,9 @@ func (s *Session) Partition() string { return s.partition }
 // Region is the default region.
 func (s *Session) Region() string { return s.region }
 
-// client makes one client for each service and region.
-func client[C any](s *Session, service, region string, build func(aws.Config) C) C {
+// client makes one client for each service and region. build gets the settings' endpoint for the service, or nil: it must set it as an option, since the
+// SDK lets AWS_ENDPOINT_URL_… win over the endpoint of a config.
+func client[C any](s *Session, service, region string, build func(c aws.Config, endpoint *string) C) C {
 	if region == "" {
 		region = s.region
 	}
@@ -213,16 +213,28 @@ func client[C any](s *Session, service, region string, build func(aws.Config) C)
 	}
 	config := s.config.Copy()
 	config.Region = region
+	var endpoint *string
 	if e := s.settings.Endpoints[service]; e != "" {
-		config.BaseEndpoint = &e
+		endpoint = &e
 	}
-	c := build(config)
+	c := build(config, endpoint)
 	s.clients[key] = c
 	return c
 }
 
-// bounded ends every try of a call.
+// over is the endpoint to use: the settings', or what the SDK found.
+func over(settings, found *string) *string {
+	if settings != nil {
+		return settings
+	}
+	return found
+}
+
+// bounded ends every try of a call. What is only presigned (a copy from another region) makes no try.
 func bounded(stack *middleware.Stack) error {
+	if _, tries := stack.Finalize.Get("Retry"); !tries {
+		return nil
+	}
 	return stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("CallTimeout", func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
 		ctx, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
@@ -232,34 +244,41 @@ func bounded(stack *middleware.Stack) error {
 
 // RDS is the RDS API of a region; the default region's when region is empty.
 func (s *Session) RDS(region string) *rds.Client {
-	return client(s, "rds", region, func(c aws.Config) *rds.Client {
-		return rds.NewFromConfig(c, rds.WithAPIOptions(bounded))
+	return client(s, "rds", region, func(c aws.Config, e *string) *rds.Client {
+		return rds.NewFromConfig(c, rds.WithAPIOptions(bounded), func(o *rds.Options) { o.BaseEndpoint = over(e, o.BaseEndpoint) })
 	})
 }
 
 // DynamoDB is the DynamoDB API of a region.
 func (s *Session) DynamoDB(region string) *dynamodb.Client {
-	return client(s, "dynamodb", region, func(c aws.Config) *dynamodb.Client {
-		return dynamodb.NewFromConfig(c, dynamodb.WithAPIOptions(bounded))
+	return client(s, "dynamodb", region, func(c aws.Config, e *string) *dynamodb.Client {
+		return dynamodb.NewFromConfig(c, dynamodb.WithAPIOptions(bounded), func(o *dynamodb.Options) { o.BaseEndpoint = over(e, o.BaseEndpoint) })
 	})
 }
 
 // AutoScaling is the Application Auto Scaling API of a region.
 func (s *Session) AutoScaling(region string) *applicationautoscaling.Client {
-	return client(s, "applicationautoscaling", region, func(c aws.Config) *applicationautoscaling.Client {
-		return applicationautoscaling.NewFromConfig(c, applicationautoscaling.WithAPIOptions(bounded))
+	return client(s, "applicationautoscaling", region, func(c aws.Config, e *string) *applicationautoscaling.Client {
+		return applicationautoscaling.NewFromConfig(c, applicationautoscaling.WithAPIOptions(bounded),
+			func(o *applicationautoscaling.Options) { o.BaseEndpoint = over(e, o.BaseEndpoint) })
 	})
 }
 
 // STS is the STS API of a region.
 func (s *Session) STS(region string) *sts.Client {
-	return client(s, "sts", region, func(c aws.Config) *sts.Client { return sts.NewFromConfig(c, sts.WithAPIOptions(bounded)) })
+	return client(s, "sts", region, func(c aws.Config, e *string) *sts.Client {
+		return sts.NewFromConfig(c, sts.WithAPIOptions(bounded), func(o *sts.Options) { o.BaseEndpoint = over(e, o.BaseEndpoint) })
+	})
 }
 
 // S3 is the S3 API of a region. Its calls stream: who makes them bounds them.
 func (s *Session) S3(region string) *s3.Client {
-	return client(s, "s3", region, func(c aws.Config) *s3.Client {
-		return s3.NewFromConfig(c, func(o *s3.Options) { o.UsePathStyle = s.settings.S3UsePathStyle })
+	return client(s, "s3", region, func(c aws.Config, e *string) *s3.Client {
+		return s3.NewFromConfig(c, func(o *s3.Options) {
+			o.BaseEndpoint = over(e, o.BaseEndpoint)
+			o.UsePathStyle = s.settings.S3UsePathStyle
+			o.DisableLogOutputChecksumValidationSkipped = true // of uploads in parts, which have no checksum of the whole
+		})
 	})
 }
 
@@ -276,11 +295,11 @@ func Date(m middleware.Metadata) time.Time {
 	return at
 }
 
-func errorOf(diags basediag.Diagnostics) error {
+func (s Settings) errorOf(diags basediag.Diagnostics) error {
 	var errs []error
 	for _, d := range diags {
 		if d.Severity() == basediag.SeverityError {
-			errs = append(errs, errors.New(d.Summary()+": "+d.Detail()))
+			errs = append(errs, errors.New(s.redact(d.Summary()+": "+d.Detail())))
 		}
 	}
 	return errors.Join(errs...)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/hashicorp/terraform-plugin-framework/providerserver"
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 	"github.com/hashicorp/terraform-plugin-testing/helper/resource"
@@ -19,6 +20,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-testing/tfjsonpath"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/sandbox"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed/versitygw"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/watchdog"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/provider"
 )
@@ -187,6 +189,42 @@ func TestAccBackupAndRestore(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(b.dir, "catalog", "backups", "b1", "manifest.json")); err != nil {
 		t.Errorf("the retained backup is gone: %v", err)
+	}
+}
+
+// TestAccS3Catalog is the main job with the catalog in a bucket, whose name only the apply knows at first.
+func TestAccS3Catalog(t *testing.T) {
+	b := newBench(t)
+	server := versitygw.Start(t)
+	bucket := server.Bucket(t, false)
+	config := strings.Replace(b.provider(""), fmt.Sprintf("{ directory = %q }", filepath.Join(b.dir, "catalog")), `{ s3 = { bucket = terraform_data.bucket.output, prefix = "team/prod" } }`, 1) +
+		fmt.Sprintf("resource \"terraform_data\" \"bucket\" {\n  input = %q\n}\n", bucket)
+	config = strings.Replace(config, "  pause = {", fmt.Sprintf(`  aws = {
+    region                      = %q
+    access_key                  = %q
+    secret_key                  = %q
+    s3_use_path_style           = true
+    skip_credentials_validation = true
+    endpoints                   = { s3 = %q }
+  }
+  pause = {`, versitygw.Region, server.AccessKey, server.SecretKey, server.URL), 1)
+	resource.UnitTest(t, resource.TestCase{
+		ProtoV6ProviderFactories: factories(),
+		Steps: []resource.TestStep{
+			{
+				Config: config + b.backup("b1", "") + b.restore("r1", "deletion_protection = false"),
+				ConfigStateChecks: []statecheck.StateCheck{
+					statecheck.ExpectKnownValue(backupAddress, tfjsonpath.New("status"), knownvalue.StringExact("available")),
+					statecheck.ExpectKnownValue(restoreAddress, tfjsonpath.New("verification").AtMapKey("passed"), knownvalue.Bool(true)),
+				},
+				ConfigPlanChecks: resource.ConfigPlanChecks{PostApplyPostRefresh: []plancheck.PlanCheck{plancheck.ExpectEmptyPlan()}},
+			},
+		},
+	})
+	b.check(t, "r1") // gone by now; only the targets count
+	left, err := server.Client().ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: &bucket})
+	if err != nil || len(left.Contents) != 1 || *left.Contents[0].Key != "team/prod/lock.json" {
+		t.Errorf("after the destroy the bucket holds %v, %v", left.Contents, err)
 	}
 }
 

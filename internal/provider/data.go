@@ -33,8 +33,8 @@ type data struct {
 	credentials      map[string]*storage.Credentials
 	credentialsKnown bool
 
-	awsSettings awsapi.Settings
-	awsKnown    bool // false while a value of `aws` is unknown
+	awsSettings *awsapi.Settings // a pointer, so that no verb prints them
+	awsKnown    bool             // false while a value of `aws` is unknown
 	aws         memo[*awsapi.Session]
 }
 
@@ -58,36 +58,53 @@ func (m *memo[T]) get(open func() (T, error)) (T, error) {
 	return v, err
 }
 
-// openAWS opens the account of the provider's `aws`.
-func (d *data) openAWS(ctx context.Context) (*awsapi.Session, error) {
-	return d.aws.get(func() (*awsapi.Session, error) { return awsapi.Open(ctx, d.awsSettings) })
-}
-
+// readCatalog opens the catalog; it asks nothing of it yet. readAWS comes before.
 func (d *data) readCatalog(ctx context.Context, v types.Object) (diags diag.Diagnostics) {
-	d.catalogKnown = whollyKnown(ctx, v)
-	if !d.catalogKnown {
+	if d.catalogKnown = whollyKnown(ctx, v); !d.catalogKnown {
 		return diags
 	}
-	d.catalogSettings = CatalogSettings{Directory: defaultCatalog, Default: v.IsNull()}
-	if !v.IsNull() {
-		var m struct {
-			Directory types.String `tfsdk:"directory"`
-		}
-		diags.Append(v.As(ctx, &m, asOptions)...)
-		d.catalogSettings.Directory = m.Directory.ValueString()
-	}
-	// Absolute, because the watchdog and the break-glass command run elsewhere.
-	abs, err := filepath.Abs(d.catalogSettings.Directory)
-	if err != nil {
-		diags.AddAttributeError(pathCatalog(), "Unusable catalog", err.Error())
+	d.catalogSettings, diags = d.decodeCatalog(ctx, v)
+	if diags.HasError() {
 		return diags
 	}
-	d.catalogSettings.Directory = abs
-	d.opened, err = d.deps.OpenCatalog(d.catalogSettings)
+	if d.catalogSettings.S3 != nil && !d.awsKnown {
+		d.catalogKnown = false
+		return diags
+	}
+	var err error
+	d.opened, err = d.deps.OpenCatalog(d.catalogSettings, d.openAWS)
 	if err != nil {
 		diags.AddAttributeError(pathCatalog(), "Unusable catalog", fmt.Sprintf("%s. Nothing was touched.", err))
 	}
 	return diags
+}
+
+func (d *data) decodeCatalog(ctx context.Context, v types.Object) (s CatalogSettings, diags diag.Diagnostics) {
+	s = CatalogSettings{Directory: defaultCatalog, Default: v.IsNull(), AWS: d.awsSettings}
+	if !v.IsNull() {
+		var m catalogModel
+		diags.Append(v.As(ctx, &m, asOptions)...)
+		if diags.HasError() {
+			return s, diags
+		}
+		// Validation saw this already, unless the value was unknown then.
+		if (m.Directory.ValueString() == "") == (m.S3 == nil) {
+			diags.AddAttributeError(pathCatalog(), "No place for the catalog, or two", "Set exactly one of directory and s3.")
+			return s, diags
+		}
+		s.Directory = m.Directory.ValueString()
+		if m.S3 != nil {
+			s.S3 = m.S3.settings()
+			return s, diags
+		}
+	}
+	// Absolute, because the watchdog and the break-glass command run elsewhere.
+	abs, err := filepath.Abs(s.Directory)
+	if err != nil {
+		diags.AddAttributeError(pathCatalog(), "Unusable catalog", err.Error())
+	}
+	s.Directory = abs
+	return s, diags
 }
 
 // catalog returns the open catalog; ok is false while its settings are unknown.
@@ -133,12 +150,15 @@ func (d *data) warnDefaultCatalog() (diags diag.Diagnostics) {
 		if d.deps.Getenv(name) != "" {
 			diags.AddAttributeWarning(pathCatalog(), "The catalog may not outlive this run",
 				fmt.Sprintf("The provider block sets no catalog, so manifests and journals go to %s. The environment variable %s suggests that this directory is gone after the run: "+
-					"then no later run sees these backups, nor learns what a killed run left paused. Set catalog = { directory = … } to a place that stays.", d.catalogSettings.Directory, name))
+					"then no later run sees these backups, nor learns what a killed run left paused. Set catalog = { directory = … } to a place that stays, or catalog = { s3 = { … } }.", d.catalogSettings.Directory, name))
 			return diags
 		}
 	}
 	return diags
 }
+
+// reportTimeout is how long a plan waits for a catalog that does not answer.
+const reportTimeout = 20 * time.Second
 
 // reportDeadRuns warns of what journals in the catalog say may still be paused. It never fails a plan.
 func (d *data) reportDeadRuns(ctx context.Context) (diags diag.Diagnostics) {
@@ -146,7 +166,9 @@ func (d *data) reportDeadRuns(ctx context.Context) (diags diag.Diagnostics) {
 	if !ok {
 		return diags
 	}
-	journals, err := engine.OpenJournals(ctx, c)
+	look, cancel := d.deps.Clock.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	journals, err := engine.OpenJournals(look, c)
 	if err != nil {
 		diags.AddWarning("Journals could not be read", fmt.Sprintf("%s. A run that was killed may have left targets paused; this cannot be told from here.", err))
 		return diags
@@ -178,7 +200,7 @@ func (d *data) reportDeadRuns(ctx context.Context) (diags diag.Diagnostics) {
 
 // unpauseCommand is the break-glass command line of one run.
 func (d *data) unpauseCommand(runID string, groups map[string]GroupSettings) string {
-	line := "terraform-provider-scalardb unpause --catalog " + shellQuote(d.catalogSettings.Directory) + " --run " + runID
+	line := "terraform-provider-scalardb unpause " + d.catalogSettings.unpauseOptions() + " --run " + runID
 	for _, g := range groups {
 		if g.TLS != nil {
 			return line + " --tls [--ca-file FILE --server-name NAME --cert-file FILE --key-file FILE]"
@@ -188,7 +210,7 @@ func (d *data) unpauseCommand(runID string, groups map[string]GroupSettings) str
 }
 
 func shellQuote(s string) string {
-	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-") == "" {
+	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._:=,@+-") == "" {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/types"
 
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/awsapi"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/clock"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/enginetest/memcatalog"
@@ -45,7 +46,9 @@ func newSystem(t *testing.T) *system {
 func (s *system) deps() Dependencies {
 	return Dependencies{
 		Version: "test", Clock: clock.System{}, Kinds: []storage.Kind{memoryKind{"memory", s}, memoryKind{"other", s}, timedKind{memoryKind{"timed", s}}},
-		OpenCatalog: func(CatalogSettings) (engine.Catalog, error) { return s.catalog, nil },
+		OpenCatalog: func(CatalogSettings, func(context.Context) (*awsapi.Session, error)) (engine.Catalog, error) {
+			return s.catalog, nil
+		},
 		NewGroup: func(_ string, g GroupSettings) (engine.Group, error) {
 			if g.TLS != nil {
 				s.seenKey = append(s.seenKey, g.TLS.KeyPEM)

@@ -8,13 +8,12 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/datasource"
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/function"
-	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/provider"
 	providerschema "github.com/hashicorp/terraform-plugin-framework/provider/schema"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
-	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 	"github.com/hashicorp/terraform-plugin-framework/types"
 
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/awsapi"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage"
 )
@@ -30,7 +29,9 @@ type Dependencies struct {
 	Clock   engine.Clock
 	Kinds   []storage.Kind
 	// OpenCatalog opens the catalog; it does no network or disk access that could block.
-	OpenCatalog func(CatalogSettings) (engine.Catalog, error)
+	OpenCatalog func(s CatalogSettings, aws func(context.Context) (*awsapi.Session, error)) (engine.Catalog, error)
+	// OpenAWS opens the account of the provider's `aws`.
+	OpenAWS func(context.Context, awsapi.Settings) (*awsapi.Session, error)
 	// NewGroup makes a target group's resolver and dialer.
 	NewGroup func(name string, s GroupSettings) (engine.Group, error)
 	// NewWatchdog makes the starter of watchdogs for a pause of these groups.
@@ -48,16 +49,6 @@ type Dependencies struct {
 	Hook func(context.Context, engine.Phase)
 }
 
-// CatalogSettings say where the catalog is.
-type CatalogSettings struct {
-	Directory string
-	// Default says that the user configured none.
-	Default bool
-}
-
-// defaultCatalog is where the catalog is when the provider block names none.
-const defaultCatalog = ".scalardb"
-
 type scalardbProvider struct{ deps Dependencies }
 
 // New returns the provider's factory. Every alias gets a provider of its own.
@@ -72,18 +63,8 @@ func (p *scalardbProvider) Metadata(_ context.Context, _ provider.MetadataReques
 
 func (p *scalardbProvider) Schema(_ context.Context, _ provider.SchemaRequest, resp *provider.SchemaResponse) {
 	attributes := toProviderSchema(map[string]attribute{"pause": pauseAttribute(providerPauseText, false)})
-	attributes["catalog"] = providerschema.SingleNestedAttribute{
-		Optional: true,
-		MarkdownDescription: "The place where manifests, dumps, the journal and the lock live; share one catalog between all workspaces that pause the same targets. " +
-			"Default: the directory `.scalardb` in the working directory, which does not outlive a run in CI or Terraform Cloud; drivers that store data in the catalog refuse it.",
-		Attributes: map[string]providerschema.Attribute{
-			"directory": providerschema.StringAttribute{
-				Required:            true,
-				MarkdownDescription: "Path of a directory on a local or shared file system (one that honours `fsync` and atomic `link`). It is made if it is missing.",
-				Validators:          []validator.String{notEmpty{}},
-			},
-		},
-	}
+	attributes["catalog"] = catalogAttribute()
+	attributes["aws"] = awsAttribute()
 	attributes["credentials"] = providerschema.MapNestedAttribute{
 		Optional:  true,
 		Sensitive: true,
@@ -110,6 +91,7 @@ const providerPauseText = "The default `pause` of every resource. A resource's o
 type providerModel struct {
 	Pause       types.Object `tfsdk:"pause"`
 	Catalog     types.Object `tfsdk:"catalog"`
+	AWS         types.Object `tfsdk:"aws"`
 	Credentials types.Map    `tfsdk:"credentials"`
 }
 
@@ -120,10 +102,11 @@ func (p *scalardbProvider) Configure(ctx context.Context, req provider.Configure
 	if resp.Diagnostics.HasError() {
 		return
 	}
-	d := &data{deps: p.deps, pause: m.Pause, kinds: map[string]storage.Kind{}, awsKnown: true}
+	d := &data{deps: p.deps, pause: m.Pause, kinds: map[string]storage.Kind{}}
 	for _, k := range p.deps.Kinds {
 		d.kinds[k.Name()] = k
 	}
+	resp.Diagnostics.Append(d.readAWS(ctx, m.AWS)...)
 	resp.Diagnostics.Append(d.readCatalog(ctx, m.Catalog)...)
 	resp.Diagnostics.Append(d.readCredentials(ctx, m.Credentials)...)
 	if resp.Diagnostics.HasError() {
@@ -175,6 +158,3 @@ func dataOf(v any, diags *diag.Diagnostics) *data {
 	}
 	return d
 }
-
-// pathCatalog is where problems of the catalog are shown.
-func pathCatalog() path.Path { return path.Root("catalog") }

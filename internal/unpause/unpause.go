@@ -26,7 +26,7 @@ const (
 // Dependencies are what the command works with; tests hand in fakes.
 type Dependencies struct {
 	Clock       engine.Clock
-	OpenCatalog func(directory string) (engine.Catalog, error)
+	OpenCatalog func(c Catalog) (engine.Catalog, error)
 	// NewGroup makes the resolver and the dialer of the targets given on the command line; without targets only the dialer.
 	NewGroup func(addresses []string, srv string, s admin.Settings) (engine.Group, error)
 	// Alive says whether the process that a journal's holder names is still there.
@@ -34,14 +34,25 @@ type Dependencies struct {
 	Stdout, Stderr io.Writer
 }
 
+// Catalog is where the journals are, as given on the command line. Credentials are never given there.
+type Catalog struct {
+	Location string // a directory, or s3://BUCKET/PREFIX
+	// For S3; empty ones are what the environment and the profile say.
+	Region, Profile, Endpoint string
+	Roles                     []string // ARNs of roles to assume, one after the other
+	PathStyle                 bool
+}
+
 const usage = `Usage:
   terraform-provider-scalardb unpause --address HOST:PORT [--address HOST:PORT ...]
   terraform-provider-scalardb unpause --srv NAME
   terraform-provider-scalardb unpause --catalog DIRECTORY [--run RUN-ID]
+  terraform-provider-scalardb unpause --catalog s3://BUCKET/PREFIX [--region REGION] [--profile PROFILE] [--role-arn ARN] [--endpoint URL] [--path-style] [--run RUN-ID]
 
 Unpauses ScalarDB processes, without Terraform. With --address or --srv every given target that is paused is unpaused, whoever paused it.
 With --catalog the targets are those that runs which died left paused, by their journals; what somebody else paused is left alone. --run names
-one run, also one that seems to be alive: its backup is void then. The exit code is 0 only when every target is known not to be paused.
+one run, also one that seems to be alive: its backup is void then. Credentials for a catalog in S3 come from where the AWS command line has
+them too: the environment, the shared files, the machine. The exit code is 0 only when every target is known not to be paused.
 
 `
 
@@ -53,7 +64,8 @@ func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 
 type options struct {
 	addresses                             list
-	srv, catalog, run                     string
+	srv, run                              string
+	catalog                               Catalog
 	tls                                   bool
 	caFile, serverName, certFile, keyFile string
 	timeout                               time.Duration
@@ -69,7 +81,12 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	}
 	f.Var(&o.addresses, "address", "`HOST:PORT` of a target; may be given several times")
 	f.StringVar(&o.srv, "srv", "", "`NAME` of a DNS SRV record that lists the targets")
-	f.StringVar(&o.catalog, "catalog", "", "`DIRECTORY` of the catalog, to unpause by the journals in it")
+	f.StringVar(&o.catalog.Location, "catalog", "", "`PLACE` of the catalog, to unpause by the journals in it: a directory, or s3://BUCKET/PREFIX")
+	f.StringVar(&o.catalog.Region, "region", "", "`REGION` of the bucket (with a catalog in S3)")
+	f.StringVar(&o.catalog.Profile, "profile", "", "`PROFILE` of AWS's shared files (with a catalog in S3)")
+	f.Var((*list)(&o.catalog.Roles), "role-arn", "`ARN` of a role to assume (with a catalog in S3); may be given several times, for one after the other")
+	f.StringVar(&o.catalog.Endpoint, "endpoint", "", "`URL` of the S3 service, instead of AWS's own (with a catalog in S3)")
+	f.BoolVar(&o.catalog.PathStyle, "path-style", false, "put the bucket's name into the path, not the host name (with a catalog in S3)")
 	f.StringVar(&o.run, "run", "", "`RUN-ID` of the one run to unpause for (with --catalog)")
 	f.BoolVar(&o.tls, "tls", false, "speak TLS to the targets; implied by the four options below")
 	f.StringVar(&o.caFile, "ca-file", "", "`FILE` with the certificates (PEM) of the authorities to trust instead of the system's")
@@ -81,7 +98,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return o, err
 	}
 	ways := 0
-	for _, given := range []bool{len(o.addresses) > 0, o.srv != "", o.catalog != ""} {
+	for _, given := range []bool{len(o.addresses) > 0, o.srv != "", o.catalog.Location != ""} {
 		if given {
 			ways++
 		}
@@ -91,8 +108,10 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return o, fmt.Errorf("unknown argument %q", f.Arg(0))
 	case ways != 1:
 		return o, errors.New("give exactly one of --address, --srv and --catalog")
-	case o.run != "" && o.catalog == "":
+	case o.run != "" && o.catalog.Location == "":
 		return o, errors.New("--run needs --catalog")
+	case !strings.HasPrefix(o.catalog.Location, "s3://") && (o.catalog.Region != "" || o.catalog.Profile != "" || o.catalog.Endpoint != "" || o.catalog.PathStyle || len(o.catalog.Roles) > 0):
+		return o, errors.New("--region, --profile, --role-arn, --endpoint and --path-style need a --catalog that begins with s3://")
 	case o.run != "" && !engine.ValidRunID(o.run):
 		return o, fmt.Errorf("%q is no run id: it has 16 hexadecimal digits", o.run)
 	case o.timeout <= 0:
@@ -152,7 +171,7 @@ func Main(ctx context.Context, args []string, deps Dependencies) int {
 	ctx, cancel := deps.Clock.WithTimeout(ctx, o.timeout)
 	defer cancel()
 	var clean bool
-	if o.catalog != "" {
+	if o.catalog.Location != "" {
 		clean = c.byJournals(ctx)
 	} else {
 		clean = c.byTargets(ctx)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ const runID = "0123456789abcdef"
 type world struct {
 	t            *testing.T
 	catalog      *memcatalog.Catalog
+	place        Catalog // as it was opened last
 	alive, known bool
 }
 
@@ -36,8 +38,11 @@ func (w *world) run(args ...string) (code int, out string) {
 	w.t.Helper()
 	var stdout, stderr bytes.Buffer
 	code = Main(context.Background(), args, Dependencies{
-		Clock:       clock.System{},
-		OpenCatalog: func(string) (engine.Catalog, error) { return w.catalog, nil },
+		Clock: clock.System{},
+		OpenCatalog: func(c Catalog) (engine.Catalog, error) {
+			w.place = c
+			return w.catalog, nil
+		},
 		NewGroup: func(addresses []string, _ string, s admin.Settings) (engine.Group, error) {
 			d, err := admin.NewDialer(s, clock.System{})
 			return engine.Group{Dialer: d, Resolver: target.Static{Addresses: addresses, DNS: target.DNS()}}, err
@@ -172,6 +177,16 @@ func TestJournalsThatSayNothing(t *testing.T) {
 	}
 }
 
+// TestCatalogInS3: the options arrive.
+func TestCatalogInS3(t *testing.T) {
+	w := newWorld(t)
+	code, out := w.run("--catalog", "s3://b/p", "--region", "eu-west-1", "--profile", "prod", "--role-arn", "arn:1", "--role-arn", "arn:2", "--endpoint", "http://x", "--path-style")
+	want := Catalog{Location: "s3://b/p", Region: "eu-west-1", Profile: "prod", Roles: []string{"arn:1", "arn:2"}, Endpoint: "http://x", PathStyle: true}
+	if code != exitDone || !reflect.DeepEqual(w.place, want) {
+		t.Errorf("exit %d, opened %+v:\n%s", code, w.place, out)
+	}
+}
+
 func TestUsage(t *testing.T) {
 	w := newWorld(t)
 	cert := filepath.Join(t.TempDir(), "cert.pem")
@@ -180,6 +195,7 @@ func TestUsage(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		nil, {"--address", "127.0.0.1:1", "--srv", "_a._tcp.x"}, {"--run", runID}, {"--catalog", "/c", "--run", "x"}, {"--nope"}, {"--address", "127.0.0.1:1", "extra"},
+		{"--catalog", "/c", "--region", "eu-west-1"}, {"--catalog", "/c", "--role-arn", "arn"}, {"--address", "127.0.0.1:1", "--profile", "p"}, {"--catalog", "/c", "--path-style"},
 		{"--address", "127.0.0.1:1", "--timeout", "0s"}, {"--address", "127.0.0.1:1", "--ca-file", "/nope"}, {"--address", "127.0.0.1:1", "--cert-file", cert},
 	} {
 		if code, out := w.run(args...); code != exitUsage || out == "" {

@@ -32,7 +32,11 @@ type Spec struct {
 // CatalogSpec says where the catalog is. Empty: none, and nothing is logged.
 type CatalogSpec struct {
 	Directory string `json:"directory,omitempty"` // Process makes it absolute
+	// S3 are the settings of a catalog in S3, with the secrets that it takes; Openers understand them.
+	S3 json.RawMessage `json:"s3,omitempty"`
 }
+
+func (s CatalogSpec) none() bool { return s.Directory == "" && len(s.S3) == 0 }
 
 // Openers build from a Spec. The settings that they get are those that the parent's Spec was made of.
 type Openers struct {
@@ -224,7 +228,7 @@ func (w *watchdog) arm(o order) error {
 	w.log = engine.WatchdogLog{Version: 1, RunID: o.RunID}
 	ctx, cancel := w.Clock.WithTimeout(w.ctx, checkTimeout)
 	defer cancel()
-	if o.Spec.Catalog != (CatalogSpec{}) {
+	if !o.Spec.Catalog.none() {
 		c, err := w.Openers.Catalog(o.Spec.Catalog)
 		if err != nil {
 			return err
