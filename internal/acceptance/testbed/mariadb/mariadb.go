@@ -207,11 +207,20 @@ func freePort() (int, error) {
 
 func find(t testing.TB, program, usual string) string {
 	t.Helper()
-	if p, err := exec.LookPath(program); err == nil {
-		return p
+	path, err := Program(program, usual)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Program finds one of MariaDB's programs, in PATH or at its usual place.
+func Program(name, usual string) (string, error) {
+	if p, err := exec.LookPath(name); err == nil {
+		return p, nil
 	}
 	if _, err := os.Stat(usual); err != nil {
-		t.Fatalf("%s is not installed: `make testbed` installs it (Debian's package mariadb-server)", program)
+		return "", fmt.Errorf("%s is not installed: `make testbed` installs it (Debian's package mariadb-server)", name)
 	}
-	return usual
+	return usual, nil
 }

@@ -57,12 +57,21 @@ const startTimeout = 120 * time.Second
 // Bin finds the folder of the newest server's programs.
 func Bin(t testing.TB) string {
 	t.Helper()
+	dir, err := Programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// Programs is Bin for who has no test.
+func Programs() (string, error) {
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
 	slices.SortFunc(found, func(a, b string) int { return major(a) - major(b) })
 	if len(found) == 0 {
-		t.Fatal("no PostgreSQL server in /usr/lib/postgresql/*/bin: `make testbed` installs it (Debian's package postgresql)")
+		return "", errors.New("no PostgreSQL server in /usr/lib/postgresql/*/bin: `make testbed` installs it (Debian's package postgresql)")
 	}
-	return filepath.Dir(found[len(found)-1])
+	return filepath.Dir(found[len(found)-1]), nil
 }
 
 func major(path string) int {
@@ -116,11 +125,19 @@ func Start(t testing.TB, o Options) *Server {
 
 func (s *Server) data() string { return filepath.Join(s.Dir, "data") }
 
-// unprivileged is the user to run as: PostgreSQL refuses root.
 func unprivileged(t testing.TB) *syscall.Credential {
 	t.Helper()
+	as, err := Unprivileged()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return as
+}
+
+// Unprivileged is the user to run as, since PostgreSQL refuses root; nil where we are not root.
+func Unprivileged() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
-		return nil
+		return nil, nil
 	}
 	for _, name := range []string{"postgres", "nobody"} {
 		u, err := user.Lookup(name)
@@ -130,12 +147,11 @@ func unprivileged(t testing.TB) *syscall.Credential {
 		uid, err1 := strconv.ParseUint(u.Uid, 10, 32)
 		gid, err2 := strconv.ParseUint(u.Gid, 10, 32)
 		if err := errors.Join(err1, err2); err != nil {
-			t.Fatal(err)
+			return nil, fmt.Errorf("asking for the user %s: %w", name, err)
 		}
-		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 	}
-	t.Fatal("PostgreSQL cannot run as root, and there is neither a user postgres nor nobody: `make testbed` installs Debian's package postgresql, which has one")
-	return nil
+	return nil, errors.New("PostgreSQL cannot run as root, and there is neither a user postgres nor nobody: `make testbed` installs Debian's package postgresql, which has one")
 }
 
 func (s *Server) tool(name string, args ...string) *exec.Cmd {
