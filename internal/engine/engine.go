@@ -297,7 +297,8 @@ type TableWitness struct {
 type Captured struct {
 	Artifacts []Artifact
 	Tables    []TableWitness
-	// CoordinatorNewest is the newest tx_created_at (ms) of the coordinator table in the capture; 0 where this storage has none or it is empty.
+	// CoordinatorNewest is the newest tx_created_at (ms) of the coordinator table in the capture; 0 where this storage has none or it is empty, -1 where it
+	// was not read.
 	CoordinatorNewest int64
 	// HasCoordinator says that the coordinator table lies in this storage.
 	HasCoordinator bool

@@ -155,11 +155,15 @@ func (e *Engine) CheckRestore(ctx context.Context, q RestoreRequest) error {
 	if err := r.restorable(); err != nil {
 		return &Error{PhasePreflight, "", err}
 	}
-	if old, _, err := readRestore(ctx, e.Catalog, q.Name); err == nil && old.Status == StatusAvailable {
-		return r.nameTaken()
+	if _, _, err := readRestore(ctx, e.Catalog, q.Name); err == nil {
+		return ErrRestoreExists
 	}
 	return r.preflight(ctx)
 }
+
+// ErrRestoreExists is what CheckRestore returns for a name that the catalog knows. A plan cannot tell a restore that is to be replaced (it is tainted, or
+// -replace was given: then what was restored still has the names) from another workspace's, which Restore refuses.
+var ErrRestoreExists = errors.New("the catalog has a restore of that name")
 
 func (r *restore) nameTaken() error {
 	return &Error{PhasePreflight, "catalog", fmt.Errorf("there is a restore named %s in %s already: choose a new name, or import it (terraform import ADDRESS %s)", r.q.Name, r.Catalog.Describe(), r.q.Name)}

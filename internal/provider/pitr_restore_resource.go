@@ -256,7 +256,13 @@ func (r *pitrRestoreResource) preflight(ctx context.Context, m pitrRestoreModel,
 	for name, d := range destinations {
 		q.Storages[name] = engine.RestoreStorage{Driver: storages[name].kind.Name(), Destination: d}
 	}
-	diags.Append(diagnose(e.CheckRestore(ctx, q), subject{storages: keysOf(q.Storages)})...)
+	err = e.CheckRestore(ctx, q)
+	if errors.Is(err, engine.ErrRestoreExists) {
+		diags.AddAttributeWarning(path.Root("name"), "A restore of that name exists", fmt.Sprintf("The catalog has a restore %q. If this plan replaces it (it is tainted, or -replace was given), all is well, "+
+			"and what can be asked of the storages will be asked at apply. If it is another one, apply will refuse: choose another name, or import it.", q.Name))
+		return diags
+	}
+	diags.Append(diagnose(err, subject{storages: keysOf(q.Storages)})...)
 	return diags
 }
 

@@ -127,9 +127,18 @@ func TestPITRRestoreLifecycle(t *testing.T) {
 		t.Errorf("imported into the wrong type: %v", d.errors())
 	}
 
-	// A name that is taken is refused at plan.
-	if p := c.manage("scalardb_pitr_restore").plan(config); !p.diags.has("there is a restore named p1") {
-		t.Errorf("planned %q: %v", p.action, p.diags.errors())
+	// A name that is taken is told at plan, which cannot know whether a tainted one is meant, and refused at apply.
+	another := c.manage("scalardb_pitr_restore")
+	p = another.plan(with(config, "storages.orders.timed.path", "/clone/elsewhere"))
+	if !p.diags.has("A restore of that name exists") {
+		t.Errorf("planned %q: %v", p.action, p.diags.warnings())
+	}
+	if d := another.apply(p); !d.has("there is a restore named p1") {
+		t.Errorf("applied: %v", d.errors())
+	}
+	// Tainted, or with -replace: the plan is that of a new one, while the old one still has its names.
+	if p := c.manage("scalardb_pitr_restore").plan(config); len(p.diags.errors()) > 0 {
+		t.Errorf("a replacement was refused at plan: %v", p.diags.errors())
 	}
 	for what, p := range map[string]planned{"destroy": r.plan(nil), "replace": r.plan(with(config, "storages.orders.timed.path", "/clone/x"))} {
 		if !p.diags.has("Restore is protected") {

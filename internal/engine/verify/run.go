@@ -426,7 +426,7 @@ func (r *run) coordinatorTable(ctx context.Context) error {
 		if name != s {
 			t.ByRule[RuleComplete]++
 			t.Samples = append(t.Samples, fmt.Sprintf("%s: in the backup the coordinator table was in storage %s", RuleComplete, name))
-		} else if w.CoordinatorNewest != tally.Newest {
+		} else if w.CoordinatorNewest >= 0 && w.CoordinatorNewest != tally.Newest {
 			t.ByRule[RuleComplete]++
 			t.Samples = append(t.Samples, fmt.Sprintf("%s: the newest entry is of %s, in the backup of %s", RuleComplete, stamp(tally.Newest), stamp(w.CoordinatorNewest)))
 		}

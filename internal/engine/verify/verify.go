@@ -109,7 +109,7 @@ type Entry struct {
 type Expected struct {
 	Tables            []ExpectedTable
 	HasCoordinator    bool
-	CoordinatorNewest int64 // ms; 0: none
+	CoordinatorNewest int64 // ms; 0: none; -1: unknown
 }
 
 // ExpectedTable is one table of Expected.

@@ -10,7 +10,7 @@ import (
 
 // Object is one thing that an account has, and pays for.
 type Object struct {
-	Kind   string // table, backup, scalable target, scaling policy
+	Kind   string // table, backup, scalable target, scaling policy, scheduled action
 	Scope  Scope
 	Name   string // of a target: resource and dimension
 	ID     string // the table's id; the ARN of the others
@@ -49,6 +49,9 @@ func (s *Service) Inventory() []Object {
 		for _, t := range p.targets {
 			name := t.Resource + " " + t.Dimension
 			all = append(all, Object{"scalable target", c, name, t.arn, "", maps.Clone(t.tags), map[string]string{"min": fmt.Sprint(t.low), "max": fmt.Sprint(t.high)}})
+			for _, o := range t.scheduled {
+				all = append(all, Object{"scheduled action", c, name + " " + o.name, o.arn, "", nil, map[string]string{"schedule": o.schedule}})
+			}
 			for _, o := range t.policies {
 				all = append(all, Object{"scaling policy", c, name + " " + o.name, o.arn, "", nil, map[string]string{"target value": fmt.Sprint(*o.tracking.TargetValue)}})
 			}

@@ -21,6 +21,7 @@ type scalableTarget struct {
 	created   time.Time
 	tags      map[string]string
 	policies  map[string]*scalingPolicy
+	scheduled map[string]*scheduledAction
 }
 
 type suspendedState struct {

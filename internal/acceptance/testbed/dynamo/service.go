@@ -199,7 +199,9 @@ var scalingOperations = map[string]operation{ //nolint:gochecknoglobals // a con
 	"RegisterScalableTarget": {false, (*Service).registerScalableTarget}, "DescribeScalableTargets": {false, (*Service).describeScalableTargets},
 	"DeregisterScalableTarget": {false, (*Service).deregisterScalableTarget}, "PutScalingPolicy": {false, (*Service).putScalingPolicy},
 	"DescribeScalingPolicies": {false, (*Service).describeScalingPolicies}, "DeleteScalingPolicy": {false, (*Service).deleteScalingPolicy},
-	"TagResource": {false, (*Service).tagTarget}, "UntagResource": {false, (*Service).untagTarget}, "ListTagsForResource": {false, (*Service).listTagsOfTarget},
+	"PutScheduledAction": {false, (*Service).putScheduledAction}, "DescribeScheduledActions": {false, (*Service).describeScheduledActions},
+	"DeleteScheduledAction": {false, (*Service).deleteScheduledAction},
+	"TagResource":           {false, (*Service).tagTarget}, "UntagResource": {false, (*Service).untagTarget}, "ListTagsForResource": {false, (*Service).listTagsOfTarget},
 }
 
 // api is what differs between the two services at one address.
@@ -417,5 +419,12 @@ func hangUp(w http.ResponseWriter) {
 // forward sends a call to DynamoDB Local.
 func (s *Service) forward(c Scope, op string, body []byte) ([]byte, error) {
 	// Not the client's context: an action that began is done and recorded, whoever has gone.
-	return s.local.call(context.Background(), c, op, body)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		out, err := s.local.call(context.Background(), c, op, body)
+		// DynamoDB Local sometimes fails to make a table whose name one had that was just deleted.
+		if err == nil || op != "CreateTable" || !strings.Contains(err.Error(), "InternalFailure") || time.Now().After(deadline) {
+			return out, err
+		}
+		s.t.Logf("DynamoDB Local failed to make a table; trying again: %v", err)
+	}
 }

@@ -44,8 +44,8 @@ func NewDestination(c Config, o Options) engine.Destination {
 	return &destination{config: c, options: o}
 }
 
-// NewReader opens a pool for a verification.
-func NewReader(ctx context.Context, c Config, o Options) (verify.Storage, error) {
+// Open opens a pool for readers and makes sure that it connects.
+func Open(ctx context.Context, c Config, o Options) (*sql.DB, error) {
 	jobs := c.Jobs
 	if jobs == 0 {
 		jobs = defaultJobs
@@ -59,6 +59,15 @@ func NewReader(ctx context.Context, c Config, o Options) (verify.Storage, error)
 			_ = db.Close()
 		}
 		return nil, fmt.Errorf("connecting to %s: %w", c.address(), explain(err))
+	}
+	return db, nil
+}
+
+// NewReader opens a pool for a verification.
+func NewReader(ctx context.Context, c Config, o Options) (verify.Storage, error) {
+	db, err := Open(ctx, c, o)
+	if err != nil {
+		return nil, err
 	}
 	return relational.NewReader(db, Dialect{}, c.Layout, db.Close), nil
 }

@@ -129,7 +129,7 @@ func (Kind) Artifacts(_ types.Object, env storage.Env) engine.ArtifactStore {
 	return dump.Keeper{Catalog: env.Catalog}
 }
 
-// Restores: a dump is an artifact.
+// Restores says that a dump is an artifact.
 func (Kind) Restores() storage.Restores { return storage.Restores{FromArtifacts: true} }
 
 // options takes the login from the provider's entry, then from the environment, then from ~/.my.cnf.

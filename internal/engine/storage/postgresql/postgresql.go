@@ -228,8 +228,8 @@ func serverVersion(ctx context.Context, q relational.Querier) (number int, text 
 	return number, text, nil
 }
 
-// NewReader opens what verification reads.
-func NewReader(ctx context.Context, s Settings) (verify.Storage, error) {
+// Open opens a pool for readers and makes sure that it connects.
+func Open(ctx context.Context, s Settings) (*sql.DB, error) {
 	c, err := s.config(s.Database)
 	if err != nil {
 		return nil, err
@@ -237,6 +237,15 @@ func NewReader(ctx context.Context, s Settings) (verify.Storage, error) {
 	db := open(c, 8)
 	if err := db.PingContext(ctx); err != nil {
 		return nil, errors.Join(explain(c, err), db.Close())
+	}
+	return db, nil
+}
+
+// NewReader opens what verification reads.
+func NewReader(ctx context.Context, s Settings) (verify.Storage, error) {
+	db, err := Open(ctx, s)
+	if err != nil {
+		return nil, err
 	}
 	return relational.NewReader(db, Dialect{}, s.Layout, db.Close), nil
 }

@@ -90,7 +90,7 @@ func (Kind) Artifacts(_ types.Object, env storage.Env) engine.ArtifactStore {
 	return dump.Keeper{Catalog: env.Catalog}
 }
 
-// Restores: a dump is an artifact.
+// Restores says that a dump is an artifact.
 func (Kind) Restores() storage.Restores { return storage.Restores{FromArtifacts: true} }
 
 func decode(config types.Object) Config {
