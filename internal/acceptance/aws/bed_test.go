@@ -40,13 +40,14 @@ type cloud struct {
 	bucket string
 }
 
-func startCloud(t *testing.T) *cloud {
+func startCloud(t *testing.T, o dynamo.Options) *cloud {
 	t.Helper()
 	s3 := versitygw.Start(t)
 	accounts := map[string]string{s3.AccessKey: account}
+	o.Accounts = accounts
 	return &cloud{
 		s3: s3, bucket: s3.Bucket(t, false),
-		dynamo: dynamo.Start(t, dynamo.Options{Accounts: accounts}),
+		dynamo: dynamo.Start(t, o),
 		rds:    rdsserver.Start(t, rdsserver.Options{Accounts: accounts, Factor: 400}),
 	}
 }

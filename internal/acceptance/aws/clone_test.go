@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed/cores"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed/dynamo"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed/scalardb"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/enginetest/adminserver"
 )
@@ -25,7 +26,7 @@ type shop struct {
 
 func startShop(t *testing.T) *shop {
 	t.Helper()
-	c := startCloud(t)
+	c := startCloud(t, dynamo.Options{})
 	host, port := c.instance(t, "prod-orders")
 	return &shop{c, scalardb.Start(t, scalardb.Config{Namespaces: []string{"bank", "bank2"}, Accounts: 10, Storages: []scalardb.Storage{
 		scalardb.PostgreSQL("orders", host, port, databaseName, masterUser, masterPassword, "bank"),
@@ -103,6 +104,9 @@ func TestClone(t *testing.T) {
 	if s.Paused(t) {
 		t.Fatal("the server is left paused")
 	}
+	w.PlanIsEmpty(t)
+	w.Must(t, "state", "rm", backupAddress)
+	w.Must(t, "import", "-input=false", "-no-color", backupAddress, "release")
 	w.PlanIsEmpty(t)
 	s.Bank.WaitForCommits(t, 20, limit) // what the clone must not have
 
