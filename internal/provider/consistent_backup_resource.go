@@ -357,7 +357,8 @@ func (d *data) inspectArtifacts(ctx context.Context, m engine.Manifest, keys map
 			case err == nil:
 				present++
 			case errors.Is(err, engine.ErrNotFound):
-				gone = append(gone, fmt.Sprintf("%s of storage %s", a.ID, name))
+				// The store says more than that it is gone: that a restore point left the retention, for one.
+				gone = append(gone, fmt.Sprintf("%s of storage %s (%s)", a.ID, name, strings.TrimSuffix(err.Error(), ": "+engine.ErrNotFound.Error())))
 			default:
 				failures = append(failures, "storage "+name+": "+err.Error())
 			}
@@ -367,9 +368,18 @@ func (d *data) inspectArtifacts(ctx context.Context, m engine.Manifest, keys map
 	case len(gone) == 0:
 		return engine.StatusAvailable, "", failures
 	case present == 0:
-		return engine.StatusExpired, "every artifact is gone", failures
+		return engine.StatusExpired, "every artifact is gone: " + few(gone), failures
 	}
-	return engine.StatusIncomplete, "gone is " + strings.Join(gone, ", "), failures
+	return engine.StatusIncomplete, "gone is " + few(gone), failures
+}
+
+// few names the first of many.
+func few(all []string) string {
+	const most = 5
+	if len(all) <= most {
+		return strings.Join(all, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(all[:most], ", "), len(all)-most)
 }
 
 // Update stores arguments that say nothing of what is captured. It never pauses.

@@ -63,10 +63,10 @@ output "properties" {
 }
 
 // read reads a clone as an application would, by the properties that the restore hands out.
-func (s *shop) read(t *testing.T, w *cores.Workspace) (rows int, sum int64) {
+func (s *shop) read(t *testing.T, w *cores.Workspace, restore string) (rows int, sum int64) {
 	t.Helper()
 	properties := map[string]string{}
-	handed, _ := w.Values(t, restoreAddress)["scalardb_properties"].(map[string]any)
+	handed, _ := w.Values(t, restore)["scalardb_properties"].(map[string]any)
 	for name, v := range handed {
 		properties[name], _ = v.(string)
 	}
@@ -120,7 +120,7 @@ func TestClone(t *testing.T) {
 	if v, _ := values["verification"].(map[string]any); v["passed"] != true {
 		t.Errorf("the verification: %v", values["verification"])
 	}
-	if rows, sum := s.read(t, w); rows != s.Config.Rows() || sum != s.Config.Total() {
+	if rows, sum := s.read(t, w, restoreAddress); rows != s.Config.Rows() || sum != s.Config.Total() {
 		t.Errorf("the clone has %d rows with a sum of %d, want %d and %d", rows, sum, s.Config.Rows(), s.Config.Total())
 	}
 
@@ -137,7 +137,42 @@ func TestClone(t *testing.T) {
 	}
 	s.unchanged(t, before)
 
+	t.Run("Snapshots", func(t *testing.T) { s.snapshots(t, mirror) })
 	t.Run("WithoutPause", func(t *testing.T) { s.withoutPause(t, mirror) })
+}
+
+// snapshots does the same with a snapshot of RDS and on-demand backups of DynamoDB, which outlive what recovery by time keeps.
+func (s *shop) snapshots(t *testing.T, mirror *cores.Mirror) {
+	s.Bank.WaitForCommits(t, 20, limit)
+	before := s.inventory()
+	w := s.workspace(t, cores.OpenTofu(t), mirror, s.Addr, logins())
+	w.Init(t)
+	w.Write(t, "main.tf", `resource "scalardb_consistent_backup" "kept" {
+  name = "kept"
+  storages = {
+    orders = { aws_rds_instance = { identifier = "prod-orders", database = "shop", method = "snapshot" } }
+    events = { aws_dynamodb = { prefix = "prod.", method = "on_demand" } }
+  }
+}
+resource "scalardb_snapshot_restore" "kept" {
+  name      = "kept"
+  backup_id = scalardb_consistent_backup.kept.id
+  storages = {
+    orders = { aws_rds_instance = { identifier = "kept-orders", database = "shop" } }
+    events = { aws_dynamodb = { prefix = "kept.", billing_mode = "PAY_PER_REQUEST" } }
+  }
+  deletion_protection = false
+}
+`)
+	w.Must(t, "apply", "-auto-approve", "-input=false", "-no-color")
+	w.PlanIsEmpty(t)
+	if rows, sum := s.read(t, w, "scalardb_snapshot_restore.kept"); rows != s.Config.Rows() || sum != s.Config.Total() {
+		t.Errorf("the copy has %d rows with a sum of %d, want %d and %d", rows, sum, s.Config.Rows(), s.Config.Total())
+	}
+	if r := w.Destroy(t); r.ExitCode != 0 {
+		t.Fatalf("destroying:\n%s", r.All())
+	}
+	s.unchanged(t, before)
 }
 
 // withoutPause lets the provider pause a target that is none, while the bank goes on: a window like any other, only that it proves nothing.

@@ -42,7 +42,7 @@ func TestKilledRestore(t *testing.T) {
 		if instances != 1 || len(made) < 4 {
 			t.Errorf("after the next apply there is, besides the sources:\n%s", strings.Join(made, "\n"))
 		}
-		if rows, sum := s.read(t, w); rows != s.Config.Rows() || sum != s.Config.Total() {
+		if rows, sum := s.read(t, w, restoreAddress); rows != s.Config.Rows() || sum != s.Config.Total() {
 			t.Errorf("the clone has %d rows with a sum of %d, want %d and %d", rows, sum, s.Config.Rows(), s.Config.Total())
 		}
 		w.Must(t, "destroy", "-target="+restoreAddress, "-auto-approve", "-input=false", "-no-color")
