@@ -6,6 +6,7 @@ import (
 	"context"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/applicationautoscaling"
@@ -158,7 +159,7 @@ func (b *bed) dynamoFlow(t *testing.T) {
 	b.restore(t, dynamo.NewDestination(settings(staging)), record, w.RestorePoint, look)
 	discard(t, dynamo.NewKeeper(settings(func(*dynamo.Settings) {}), b.catalog), record)
 
-	onDemand := settings(func(s *dynamo.Settings) { s.Method = dynamo.MethodOnDemand })
+	onDemand := settings(func(s *dynamo.Settings) { s.Method, s.Settle = dynamo.MethodOnDemand, time.Millisecond })
 	record, _ = b.backUp(t, "aws_dynamodb", dynamo.NewSource(onDemand))
 	b.restore(t, dynamo.NewDestination(settings(staging)), record, noTime, look)
 	discard(t, dynamo.NewKeeper(onDemand, b.catalog), record)

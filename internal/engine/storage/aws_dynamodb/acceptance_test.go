@@ -62,7 +62,7 @@ func newBed(t *testing.T, o dynamo.Options) *bed {
 }
 
 func (b *bed) settings() Settings {
-	return Settings{Storage: "events", Clock: clock.System{}, Open: func(context.Context) (Account, error) { return b.account, nil }}
+	return Settings{Storage: "events", Clock: clock.System{}, Settle: b.service.Scaled(defaultSettle), Open: func(context.Context) (Account, error) { return b.account, nil }}
 }
 
 func (b *bed) report(message string, fields map[string]any) { b.t.Log(message, fields) }

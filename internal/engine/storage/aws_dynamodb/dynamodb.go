@@ -60,6 +60,8 @@ type Settings struct {
 	Method     string // of a source; empty: pitr
 	// MaxRestores bounds the restores at once; 0: defaultRestores.
 	MaxRestores int64
+	// Settle is how long a temporary table of an on-demand backup rests before it is backed up; 0: defaultSettle. Tests whose time runs faster set it.
+	Settle time.Duration
 	// ReadShare is the part of a table's read capacity, in per cent, that verification uses; 0: defaultShare.
 	ReadShare int64
 
@@ -72,6 +74,13 @@ type Settings struct {
 	KMSKeyARN       string
 	Tags            map[string]string
 	PutBack         []string // which settings; nil: all of allSettings
+}
+
+func (s Settings) settle() time.Duration {
+	if s.Settle > 0 {
+		return s.Settle
+	}
+	return defaultSettle
 }
 
 // Account is AWS as one set of credentials reaches it.

@@ -407,7 +407,11 @@ func (f *fake) CreateBackup(_ context.Context, in *dynamodb.CreateBackupInput, _
 		return nil, answer(400, &types.TableInUseException{})
 	}
 	arn := fmt.Sprintf("%s/backup/%d", *t.desc.TableArn, len(f.backups)+1)
-	f.backups[arn] = &fakeBackup{hash: t.hash, items: t.items(), table: t.desc, details: types.BackupDetails{
+	items := t.items()
+	if time.Since(t.active) <= time.Minute {
+		items = nil // what is no older than a minute, a backup may hold or not
+	}
+	f.backups[arn] = &fakeBackup{hash: t.hash, items: items, table: t.desc, details: types.BackupDetails{
 		BackupArn: &arn, BackupName: in.BackupName, BackupStatus: types.BackupStatusCreating, BackupCreationDateTime: aws.Time(time.Now()), BackupSizeBytes: aws.Int64(42)}}
 	if lost != nil {
 		return nil, lost

@@ -20,6 +20,10 @@ const (
 	tagRestore = "scalardb:restore"
 )
 
+// defaultSettle is more than the minute that CreateBackup may be off: a backup holds for sure only what was in its table a minute before it was
+// requested. Nothing promises that a table's restored content counts as older than the table.
+const defaultSettle = 65 * time.Second
+
 // temporaryName is the name of the table that one table is restored to for its backup, and the backup's own. It holds the run id, which is random:
 // nobody else has a table of that name.
 func temporaryName(runID, full string) string { return "scalardb-" + runID + "-" + digest(full)[:16] }
@@ -91,6 +95,10 @@ func (x *session) backUpOne(ctx context.Context, l look, at time.Time) (engine.A
 	tags := []types.Tag{{Key: aws.String(tagRunID), Value: aws.String(x.run.ID)}, {Key: aws.String(tagBackup), Value: aws.String(x.run.BackupID)}}
 	if _, err := x.r.api.TagResource(ctx, &dynamodb.TagResourceInput{ResourceArn: d.TableArn, Tags: tags}); err != nil {
 		return engine.Artifact{}, fmt.Errorf("tagging table %s: %w", name, err)
+	}
+	x.run.Report("the restored copy rests before it is backed up", map[string]any{"table": l.features.Table, "for": x.s.settle().String()})
+	if err := x.s.Clock.Sleep(ctx, x.s.settle()); err != nil {
+		return engine.Artifact{}, err
 	}
 	a, err := x.createBackup(ctx, l, name)
 	if err != nil {
