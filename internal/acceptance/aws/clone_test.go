@@ -86,6 +86,7 @@ func (s *shop) read(t *testing.T, w *cores.Workspace, restore string) (rows int,
 // TestClone: a busy system over RDS and DynamoDB is paused for one window, and restored to it under new names: every sum is right, and a
 // plan after it is empty. Without the pause, verification refuses to hand the clone out.
 func TestClone(t *testing.T) {
+	t.Parallel()
 	s := startShop(t)
 	s.Bank.StartWriters(t, 4)
 	s.Bank.WaitForCommits(t, 20, limit)

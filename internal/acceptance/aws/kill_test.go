@@ -16,6 +16,7 @@ import (
 // TestKilledRestore: a provider that is killed in a restore, in each of its phases and in the middle of making things, leaves nothing that the
 // next apply does not find: there is one copy in the end, and none after the destroy.
 func TestKilledRestore(t *testing.T) {
+	t.Parallel()
 	s := startShop(t)
 	mirror := cores.NewMirror(t)
 	faultrun.AddTo(t, mirror)

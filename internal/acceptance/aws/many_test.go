@@ -118,6 +118,7 @@ func (c *cloud) many(t *testing.T, prefix string, n int) {
 // TestManyTables: 300 tables under a core, throttled, with 5 % of all calls failing in one way or another, and fewer restores at once than asked
 // for. The state stays small, nothing is lost, and nothing is left.
 func TestManyTables(t *testing.T) {
+	t.Parallel()
 	c := startCloud(t, dynamo.Options{Factor: 300, MaxRestores: 30})
 	const tables = 298
 	c.many(t, "prod.", tables)

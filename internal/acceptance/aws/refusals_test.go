@@ -17,6 +17,7 @@ import (
 
 // TestRefusals: what AWS would refuse, a plan refuses, and says what to do; nothing is made.
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	c := startCloud(t, dynamo.Options{Factor: 300})
 	c.instance(t, "prod-orders")
 	c.many(t, "prod.", 2)
