@@ -283,6 +283,7 @@ func (r *request) deleteCluster(in *rds.DeleteDBClusterInput) (smithy.Serializab
 	}
 	status, _ := c.life.status(r.now)
 	final := in.FinalDBSnapshotIdentifier
+	keep := in.DeleteAutomatedBackups != nil && !*in.DeleteAutomatedBackups && !c.earliest.IsZero()
 	switch {
 	case deref(c.d.DeletionProtection):
 		return nil, invalidCombination("Cannot delete protected Cluster, please disable deletion protection and try again.")
@@ -292,16 +293,26 @@ func (r *request) deleteCluster(in *rds.DeleteDBClusterInput) (smithy.Serializab
 		return nil, invalidCombination("FinalDBSnapshotIdentifier can not be specified when SkipFinalSnapshot is on")
 	case !deref(in.SkipFinalSnapshot) && final == nil:
 		return nil, invalidCombination("FinalDBSnapshotIdentifier is required unless SkipFinalSnapshot is specified.")
-	case in.DeleteAutomatedBackups != nil && !*in.DeleteAutomatedBackups:
-		return nil, invalidCombination("this stand-in has no model of retained automated backups of clusters")
 	}
 	for _, m := range r.members(c) {
 		if s, _ := m.life.status(r.now); s != deleting {
 			return nil, fault(&types.InvalidDBClusterStateFault{}, "Cluster cannot be deleted, it still contains DB instances in non-deleting state.")
 		}
 	}
+	if keep {
+		// The quota of retained backups is that of clusters.
+		if err := within(r, "DBClusters", r.clusterKept, fault(&types.DBClusterAutomatedBackupQuotaExceededFault{},
+			"The quota for retained automated backups was exceeded")); err != nil {
+			return nil, err
+		}
+	}
 	if final != nil {
 		if _, err := r.clusterSnapshotOf(c, *final, nil); err != nil {
+			return nil, err
+		}
+	}
+	if keep {
+		if err := r.retainCluster(c); err != nil {
 			return nil, err
 		}
 	}

@@ -28,14 +28,18 @@ type logs struct {
 	dir   string
 	until time.Time // zero: to their end, or to mark
 	mark  string    // PostgreSQL: the name of a restore point
+	cut   time.Time // PostgreSQL: when that was made
 }
 
-// at is the image as of a time in its last logs.
+// at is the image as of a time in its last logs. Of a database that did not run any more at that time it is all there is.
 func (i image) at(t time.Time) image {
 	all := append([]logs(nil), i.logs...)
 	if len(all) > 0 {
 		last := &all[len(all)-1]
-		last.until, last.mark = t, ""
+		after := !last.until.IsZero() && !t.Before(last.until) || last.mark != "" && !t.Before(last.cut)
+		if !after {
+			last.until, last.mark = t, ""
+		}
 	}
 	return image{logs: all}
 }

@@ -5,10 +5,10 @@
 //
 // It follows the RDS API reference, version 2014-10-31, as the SDK's model and doc comments have it, and the RDS and Aurora user guides' pages "Restoring
 // a DB instance to a specified time", "Restoring a DB cluster to a specified time", "Restoring from a DB snapshot", "Sharing a DB snapshot", "Copying a DB
-// snapshot", "Deleting a DB instance", "Viewing Amazon RDS DB instance status" and "Quotas and constraints for Amazon RDS"; for STS its API reference,
-// version 2011-06-15. It is strict: unknown actions, unknown parameters, parameters that it has no model of, missing ones and values out of range are
-// errors, with the codes of the reference. Where that is silent the code is one that was seen in public reports of the real service (a restore time out of range:
-// InvalidParameterValue, "The specified instance cannot be restored to a time later than …").
+// snapshot", "Retaining automated backups", "Deleting a DB instance", "Viewing Amazon RDS DB instance status" and "Quotas and constraints for Amazon RDS";
+// for STS its API reference, version 2011-06-15. It is strict: unknown actions, unknown parameters, parameters that it has no model of, missing ones and
+// values out of range are errors, with the codes of the reference. Where that is silent the code is one that was seen in public reports of the real service
+// (a restore time out of range: InvalidParameterValue, "The specified instance cannot be restored to a time later than …").
 //
 // # Time
 //
@@ -25,7 +25,8 @@
 // A snapshot holds what was committed when CreateDBSnapshot was handled, or SnapshotDelay later. SnapshotDatabaseTime is the time of the last transaction in it.
 //
 // Where the documentation leaves a choice, the stricter one is taken: a restore time must lie *before* LatestRestorableTime; an instance that is backing-up
-// can be reached, but neither changed nor snapshotted; a snapshot that is being created cannot be deleted.
+// can be reached, but neither changed nor snapshotted; a snapshot that is being created cannot be deleted; DescribeDBClusterAutomatedBackups filters by no
+// status but retained, and finds by DBClusterIdentifier the backup of an existing cluster only: a deleted one's by DbClusterResourceId or by a filter.
 //
 // # What it does not show
 //
@@ -33,8 +34,9 @@
 //     writer. EngineVersion is what was asked for; SQL tells the truth.
 //   - How long anything really takes, and when a maintenance window comes: what waits for one stays pending. A retention period does not run on by
 //     itself (SetEarliest, Expire).
-//   - Read replicas, Multi-AZ DB clusters, automated snapshots (an automated backup has none to list), retained backups of clusters, backup replication,
-//     Blue/Green, events, renaming, stop and start, storage that fills up, I/O suspension, lazy loading.
+//   - Read replicas, Multi-AZ DB clusters, automated snapshots (an automated backup has none to list), DeleteDBInstanceAutomatedBackup and
+//     DeleteDBClusterAutomatedBackup (Expire), tags of automated backups other than their source's, backup replication, Blue/Green, events, renaming, stop
+//     and start, storage that fills up, I/O suspension, lazy loading.
 //   - IAM database authentication, TLS, encryption (KMS keys are names that are checked), networks (subnet and security groups are names; every endpoint
 //     is 127.0.0.1 and a free port, whatever Port asks for).
 //   - The service's own transactions: RDS's heartbeats, which SnapshotDatabaseTime may count, are not imitated.

@@ -238,6 +238,7 @@ func (p *pg) fix(ctx context.Context) (image, time.Time, error) {
 		return image{}, before, err
 	}
 	var segment string
+	cut := time.Now()
 	err = p.transact(ctx, func(tx *sql.Tx) error {
 		// Recovery to a time goes on until it finds the end of a transaction after it: it needs one, but one that changes nothing, not even the time of the
 		// last commit.
@@ -276,7 +277,7 @@ func (p *pg) fix(ctx context.Context) (image, time.Time, error) {
 	if err != nil {
 		return image{}, before, err
 	}
-	i := image{logs: []logs{{dir: dir, mark: mark}}}
+	i := image{logs: []logs{{dir: dir, mark: mark, cut: cut}}}
 	after, err := p.lastCommit(ctx)
 	if err != nil || after.Equal(before) {
 		return i, before, err

@@ -136,34 +136,42 @@ func (r *request) restoreTime(what string, at *time.Time, useLatest *bool, earli
 func (s *Server) SetEarliest(resourceID string, at time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, i := range s.instances {
-		if *i.d.DbiResourceId == resourceID {
-			i.earliest = at
-			return nil
+	found := false // what is being deleted is there twice
+	set := func(id *string, earliest *time.Time) {
+		if *id == resourceID {
+			*earliest, found = at, true
 		}
+	}
+	for _, i := range s.instances {
+		set(i.d.DbiResourceId, &i.earliest)
 	}
 	for _, c := range s.clusters {
-		if *c.d.DbClusterResourceId == resourceID {
-			c.earliest = at
-			return nil
-		}
+		set(c.d.DbClusterResourceId, &c.earliest)
 	}
 	for _, b := range s.backups {
-		if *b.d.DbiResourceId == resourceID {
-			b.earliest = at
-			return nil
-		}
+		set(b.d.DbiResourceId, &b.earliest)
 	}
-	return errors.New("there is no " + resourceID)
+	for _, b := range s.clusterKept {
+		set(b.d.DbClusterResourceId, &b.earliest)
+	}
+	if !found {
+		return errors.New("there is no " + resourceID)
+	}
+	return nil
 }
 
-// Expire removes a retained automated backup, as at the end of its retention period.
+// Expire removes a retained automated backup of an instance or a cluster, as at the end of its retention period.
 func (s *Server) Expire(resourceID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k, b := range s.backups {
 		if *b.d.DbiResourceId == resourceID {
 			delete(s.backups, k)
+		}
+	}
+	for k, b := range s.clusterKept {
+		if *b.d.DbClusterResourceId == resourceID {
+			delete(s.clusterKept, k)
 		}
 	}
 }

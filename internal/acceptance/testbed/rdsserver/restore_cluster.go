@@ -9,28 +9,50 @@ import (
 	"github.com/aws/smithy-go"
 )
 
+// clusterSource is what a point-in-time restore of a cluster goes back to.
+type clusterSource struct {
+	d                types.DBCluster
+	earliest, latest time.Time
+	retained         bool // the cluster was deleted
+	cut              func() (image, error)
+}
+
+// clusterSource finds an existing cluster, or the retained backup of a deleted one, which only a resource ID names.
+func (r *request) clusterSource(in *rds.RestoreDBClusterToPointInTimeInput) (clusterSource, error) {
+	if (in.SourceDBClusterIdentifier == nil) == (in.SourceDbClusterResourceId == nil) {
+		return clusterSource{}, invalidCombination("Exactly one of SourceDBClusterIdentifier and SourceDbClusterResourceId must be specified")
+	}
+	for _, c := range r.clusters {
+		if c.key.account != r.account || c.key.region != r.region || (deref(in.SourceDbClusterResourceId) != *c.d.DbClusterResourceId &&
+			!strings.EqualFold(deref(in.SourceDBClusterIdentifier), c.key.id) && deref(in.SourceDBClusterIdentifier) != *c.d.DBClusterArn) {
+			continue
+		}
+		if status, _ := c.life.status(r.now); status == creating || status == deleting {
+			return clusterSource{}, fault(&types.InvalidDBClusterStateFault{}, "DB cluster %s is not in a valid state for a restore: %s", c.key.id, status)
+		}
+		return clusterSource{d: c.d, earliest: c.earliest, latest: r.latest(c.earliest, r.now), cut: func() (image, error) {
+			from, _, err := c.data.cut(r.ctx)
+			return from, err
+		}}, nil
+	}
+	for _, b := range r.clusterKept {
+		if b.key.account == r.account && b.key.region == r.region && deref(in.SourceDbClusterResourceId) == *b.d.DbClusterResourceId {
+			return clusterSource{d: b.d, earliest: b.earliest, latest: b.latest, retained: true, cut: func() (image, error) { return b.image, nil }}, nil
+		}
+	}
+	return clusterSource{}, fault(&types.DBClusterNotFoundFault{}, "The source cluster could not be found or cannot be accessed: %s",
+		deref(or(in.SourceDBClusterIdentifier, in.SourceDbClusterResourceId)))
+}
+
 func (r *request) restoreClusterToTime(in *rds.RestoreDBClusterToPointInTimeInput) (smithy.Serializable, error) {
 	var set clusterSettings
 	if err := take(&set, in, "DBClusterIdentifier", "SourceDBClusterIdentifier", "SourceDbClusterResourceId", "RestoreToTime", "UseLatestRestorableTime",
 		"RestoreType"); err != nil {
 		return nil, err
 	}
-	if (in.SourceDBClusterIdentifier == nil) == (in.SourceDbClusterResourceId == nil) {
-		return nil, invalidCombination("Exactly one of SourceDBClusterIdentifier and SourceDbClusterResourceId must be specified")
-	}
-	var source *cluster
-	for _, c := range r.clusters {
-		if c.key.account == r.account && c.key.region == r.region && (deref(in.SourceDbClusterResourceId) == *c.d.DbClusterResourceId ||
-			strings.EqualFold(deref(in.SourceDBClusterIdentifier), c.key.id) || deref(in.SourceDBClusterIdentifier) == *c.d.DBClusterArn) {
-			source = c
-		}
-	}
-	if source == nil {
-		return nil, fault(&types.DBClusterNotFoundFault{}, "The source cluster could not be found or cannot be accessed: %s",
-			deref(or(in.SourceDBClusterIdentifier, in.SourceDbClusterResourceId)))
-	}
-	if status, _ := source.life.status(r.now); status == creating || status == deleting {
-		return nil, fault(&types.InvalidDBClusterStateFault{}, "DB cluster %s is not in a valid state for a restore: %s", source.key.id, status)
+	source, err := r.clusterSource(in)
+	if err != nil {
+		return nil, err
 	}
 	kind := deref(or(in.RestoreType, new("full-copy")))
 	clone := kind == "copy-on-write"
@@ -40,9 +62,10 @@ func (r *request) restoreClusterToTime(in *rds.RestoreDBClusterToPointInTimeInpu
 		return nil, invalidValue("Invalid RestoreType: %s. Valid values: full-copy, copy-on-write", kind)
 	case clone && in.RestoreToTime != nil:
 		return nil, invalidCombination("RestoreToTime can't be specified when RestoreType is copy-on-write")
+	case clone && source.retained:
+		return nil, invalidCombination("RestoreType can't be copy-on-write when the source is a retained automated backup: there is no volume to clone")
 	case !clone || !deref(in.UseLatestRestorableTime):
-		var err error
-		if at, err = r.restoreTime("cluster", in.RestoreToTime, in.UseLatestRestorableTime, source.earliest, r.latest(source.earliest, r.now),
+		if at, err = r.restoreTime("cluster", in.RestoreToTime, in.UseLatestRestorableTime, source.earliest, source.latest,
 			*source.d.BackupRetentionPeriod); err != nil {
 			return nil, err
 		}
@@ -54,7 +77,7 @@ func (r *request) restoreClusterToTime(in *rds.RestoreDBClusterToPointInTimeInpu
 	if err != nil {
 		return nil, err
 	}
-	from, _, err := source.data.cut(r.ctx)
+	from, err := source.cut()
 	if err != nil {
 		return nil, err
 	}

@@ -67,7 +67,8 @@ type Server struct {
 	clusters    map[key]*cluster
 	snapshots   map[key]*snapshot
 	clusterSnap map[key]*snapshot
-	backups     map[key]*retained // by resource ID
+	backups     map[key]*retained        // by resource ID
+	clusterKept map[key]*retainedCluster // likewise
 	network     network
 	quotas      map[string]int64
 	secrets     map[string]string // managed master passwords, by ARN
@@ -117,7 +118,8 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		options: o, store: store, accounts: map[string]identity{}, instances: map[key]*instance{}, clusters: map[key]*cluster{}, snapshots: map[key]*snapshot{},
-		clusterSnap: map[key]*snapshot{}, backups: map[key]*retained{}, secrets: map[string]string{}, roles: map[string]bool{}, network: newNetwork(),
+		clusterSnap: map[key]*snapshot{}, backups: map[key]*retained{}, clusterKept: map[key]*retainedCluster{}, secrets: map[string]string{}, roles: map[string]bool{},
+		network: newNetwork(),
 		// The defaults of a new account.
 		quotas: map[string]int64{"DBInstances": 40, "DBClusters": 40, "ManualSnapshots": 100, "ManualClusterSnapshots": 100},
 		chance: chance{queued: map[string][]Fault{}, window: map[string][]time.Time{}, random: mathrand.New(mathrand.NewPCG(o.Seed, 1))},

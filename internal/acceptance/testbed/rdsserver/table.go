@@ -35,6 +35,7 @@ func (s *Server) table() map[string]action {
 		"RestoreDBClusterToPointInTime": on(rdsschemas.RestoreDBClusterToPointInTimeMessage, (*request).restoreClusterToTime, "DBClusterIdentifier"),
 		"RestoreDBClusterFromSnapshot": on(rdsschemas.RestoreDBClusterFromSnapshotMessage, (*request).restoreClusterFromSnapshot,
 			"DBClusterIdentifier", "SnapshotIdentifier", "Engine"),
+		"DescribeDBClusterAutomatedBackups": on(rdsschemas.DescribeDBClusterAutomatedBackupsMessage, (*request).describeClusterBackups),
 
 		"CreateDBClusterSnapshot": on(rdsschemas.CreateDBClusterSnapshotMessage, (*request).createClusterSnapshot, "DBClusterIdentifier",
 			"DBClusterSnapshotIdentifier"),

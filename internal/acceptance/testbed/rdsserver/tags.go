@@ -91,7 +91,7 @@ func (r *request) listTags(in *rds.ListTagsForResourceInput) (smithy.Serializabl
 
 // Item is one thing that exists.
 type Item struct {
-	Kind            string // "instance", "cluster", "snapshot", "cluster snapshot", "retained backup"
+	Kind            string // "instance", "cluster", "snapshot", "cluster snapshot", "retained backup" (of an instance), "retained cluster backup"
 	Account, Region string
 	Identifier      string
 	ARN             string
@@ -100,7 +100,7 @@ type Item struct {
 	Tags            map[string]string
 }
 
-// Inventory is everything that exists now, in a fixed order: also what is being made or deleted. Automated backups of instances that exist are not in it.
+// Inventory is everything that exists now, in a fixed order: also what is being made or deleted. Automated backups of what exists are not in it.
 func (s *Server) Inventory() []Item {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,6 +128,9 @@ func (s *Server) Inventory() []Item {
 	}
 	for k, b := range s.backups {
 		add("retained backup", k, "", *b.d.DbiResourceId, "retained", b.d.TagList)
+	}
+	for k, b := range s.clusterKept {
+		add("retained cluster backup", k, "", *b.d.DbClusterResourceId, "retained", b.d.TagList)
 	}
 	slices.SortFunc(all, func(a, b Item) int {
 		return strings.Compare(a.Kind+a.Account+a.Region+a.Identifier, b.Kind+b.Account+b.Region+b.Identifier)

@@ -123,7 +123,10 @@ func (d *Destination) findByTime(ctx context.Context, r engine.StorageBackup, o 
 	}
 	in := rds.DescribeDBClusterAutomatedBackupsInput{DbClusterResourceId: aws.String(o.resourceID)}
 	if o.resourceID == "" {
-		in = rds.DescribeDBClusterAutomatedBackupsInput{DBClusterIdentifier: aws.String(o.identifier)}
+		// DBClusterIdentifier is documented for clusters that exist only.
+		in = rds.DescribeDBClusterAutomatedBackupsInput{Filters: []types.Filter{
+			{Name: aws.String("status"), Values: []string{"retained"}}, {Name: aws.String("db-cluster-id"), Values: []string{o.identifier}},
+		}}
 	}
 	backups, err := automated(ctx, o.api, in)
 	switch {

@@ -174,8 +174,14 @@ func (w *world) DescribeDBInstances(ctx context.Context, in *rds.DescribeDBInsta
 
 func (w *world) DescribeDBClusterAutomatedBackups(_ context.Context, in *rds.DescribeDBClusterAutomatedBackupsInput, _ ...func(*rds.Options)) (*rds.DescribeDBClusterAutomatedBackupsOutput, error) {
 	out := &rds.DescribeDBClusterAutomatedBackupsOutput{}
+	named := "" // by filter, as for clusters that are gone
+	for _, f := range in.Filters {
+		if aws.ToString(f.Name) == "db-cluster-id" {
+			named = f.Values[0]
+		}
+	}
 	for _, b := range w.retained {
-		if aws.ToString(b.DbClusterResourceId) == aws.ToString(in.DbClusterResourceId) || aws.ToString(b.DBClusterIdentifier) == aws.ToString(in.DBClusterIdentifier) {
+		if in.DbClusterResourceId != nil && aws.ToString(b.DbClusterResourceId) == *in.DbClusterResourceId || named != "" && aws.ToString(b.DBClusterIdentifier) == named {
 			out.DBClusterAutomatedBackups = append(out.DBClusterAutomatedBackups, b)
 		}
 	}

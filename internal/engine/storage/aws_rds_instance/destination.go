@@ -115,7 +115,8 @@ func (d *Destination) findByTime(ctx context.Context, r engine.StorageBackup, o 
 	}
 	in := rds.DescribeDBInstanceAutomatedBackupsInput{DbiResourceId: aws.String(o.resourceID)}
 	if o.resourceID == "" {
-		in = rds.DescribeDBInstanceAutomatedBackupsInput{DBInstanceIdentifier: aws.String(o.identifier)}
+		// DBInstanceIdentifier is documented for instances that exist only.
+		in = rds.DescribeDBInstanceAutomatedBackupsInput{Filters: []types.Filter{{Name: aws.String("db-instance-id"), Values: []string{o.identifier}}}}
 	}
 	backups, err := automated(ctx, o.api, in)
 	switch {

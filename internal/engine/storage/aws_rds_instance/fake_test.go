@@ -157,14 +157,20 @@ func (w *world) DescribeDBInstanceAutomatedBackups(_ context.Context, in *rds.De
 	defer w.mu.Unlock()
 	w.advance()
 	out := &rds.DescribeDBInstanceAutomatedBackupsOutput{}
+	named := aws.ToString(in.DBInstanceIdentifier)
+	for _, f := range in.Filters {
+		if aws.ToString(f.Name) == "db-instance-id" {
+			named = f.Values[0]
+		}
+	}
 	for id, i := range w.instances {
-		if aws.ToInt32(i.BackupRetentionPeriod) > 0 && (aws.ToString(i.DbiResourceId) == aws.ToString(in.DbiResourceId) || id == aws.ToString(in.DBInstanceIdentifier)) {
+		if aws.ToInt32(i.BackupRetentionPeriod) > 0 && (aws.ToString(i.DbiResourceId) == aws.ToString(in.DbiResourceId) || named != "" && id == named) {
 			out.DBInstanceAutomatedBackups = append(out.DBInstanceAutomatedBackups, types.DBInstanceAutomatedBackup{DBInstanceIdentifier: i.DBInstanceIdentifier, DbiResourceId: i.DbiResourceId, Engine: i.Engine,
 				RestoreWindow: &types.RestoreWindow{EarliestTime: aws.Time(w.clock.Now().Add(-time.Duration(aws.ToInt32(i.BackupRetentionPeriod)) * 24 * time.Hour)), LatestTime: i.LatestRestorableTime}})
 		}
 	}
 	for _, b := range w.retained {
-		if aws.ToString(b.DbiResourceId) == aws.ToString(in.DbiResourceId) || aws.ToString(b.DBInstanceIdentifier) == aws.ToString(in.DBInstanceIdentifier) ||
+		if aws.ToString(b.DbiResourceId) == aws.ToString(in.DbiResourceId) || named != "" && aws.ToString(b.DBInstanceIdentifier) == named ||
 			(in.DBInstanceAutomatedBackupsArn != nil && aws.ToString(b.DBInstanceAutomatedBackupsArn) == aws.ToString(in.DBInstanceAutomatedBackupsArn)) {
 			out.DBInstanceAutomatedBackups = append(out.DBInstanceAutomatedBackups, b)
 		}
