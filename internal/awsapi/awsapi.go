@@ -7,9 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -303,14 +301,4 @@ func (s Settings) errorOf(diags basediag.Diagnostics) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// CheckEndpoints refuses services that there is no client for.
-func CheckEndpoints(endpoints map[string]string) error {
-	for _, name := range slices.Sorted(maps.Keys(endpoints)) {
-		if !slices.Contains(Services, name) {
-			return fmt.Errorf("endpoints: %q is no service that this provider uses (%v)", name, Services)
-		}
-	}
-	return nil
 }

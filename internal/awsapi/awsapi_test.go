@@ -369,9 +369,3 @@ func TestSeal(t *testing.T) {
 		t.Errorf("Unseal of garbage: %v", err)
 	}
 }
-
-func TestCheckEndpoints(t *testing.T) {
-	if err := CheckEndpoints(map[string]string{"s3": "x", "ec2": "y"}); err == nil || !strings.Contains(err.Error(), `"ec2"`) {
-		t.Errorf("CheckEndpoints = %v", err)
-	}
-}
