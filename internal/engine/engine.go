@@ -343,6 +343,9 @@ type StorageBackup struct {
 	Announce func(ctx context.Context, r Restored) error
 }
 
+// ByTime says that the restore goes to an instant, not from artifacts.
+func (r StorageBackup) ByTime() bool { return !r.RestorePoint.IsZero() }
+
 // Restored is what a restore made.
 type Restored struct {
 	Objects  []RestoredObject `json:"objects"`

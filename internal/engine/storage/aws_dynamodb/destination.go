@@ -62,7 +62,7 @@ type plan struct {
 
 // plan finds out what is to be restored: what the backup recorded, or, where only a pause window is known, what there is now.
 func (d *destination) plan(ctx context.Context, q engine.StorageBackup) (plan, error) {
-	p := plan{byTime: !q.RestorePoint.IsZero(), at: q.RestorePoint.UTC(), selected: len(d.s.Tables)+len(d.s.Namespaces) > 0}
+	p := plan{byTime: q.ByTime(), at: q.RestorePoint.UTC(), selected: len(d.s.Tables)+len(d.s.Namespaces) > 0}
 	var err error
 	if p.target, err = d.s.reach(ctx, d.s.Region); err != nil {
 		return p, err

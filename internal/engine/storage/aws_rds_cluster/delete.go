@@ -30,15 +30,6 @@ func (d *Destination) open(ctx context.Context, o engine.RestoredObject) (API, e
 	return api, nil
 }
 
-// ours says whether what has an object's identifier is that object: by its immutable resource id, or, when that was not known yet, by the run id.
-func ours(resourceID *string, tags []types.Tag, o engine.RestoredObject) bool {
-	if id := o.Extra[shared.ExtraResourceID]; id != "" {
-		return aws.ToString(resourceID) == id
-	}
-	run := o.Extra[shared.ExtraRunID]
-	return run != "" && shared.TagsOf(tags)[shared.TagRunID] == run
-}
-
 // Inspect looks for the cluster by its resource id. Its instances may come and go.
 func (d *Destination) Inspect(ctx context.Context, r engine.Restored) error {
 	for _, o := range r.Objects {
@@ -55,7 +46,7 @@ func (d *Destination) Inspect(ctx context.Context, r engine.Restored) error {
 			return err
 		case c == nil:
 			return fmt.Errorf("DB cluster %s: %w", o.ID, engine.ErrNotFound)
-		case !ours(c.DbClusterResourceId, c.TagList, o):
+		case !shared.Ours(c.DbClusterResourceId, c.TagList, o):
 			return fmt.Errorf("DB cluster %s is not the one that was restored, somebody replaced it: %w", o.ID, engine.ErrNotFound)
 		}
 	}
@@ -95,7 +86,7 @@ func (d *Destination) delete(ctx context.Context, api API, o engine.RestoredObje
 func deleteInstance(ctx context.Context, w shared.Waiter, api API, o engine.RestoredObject) error {
 	return w.Until(ctx, "DB instance "+o.ID+" can be deleted", func(ctx context.Context) (bool, string, error) {
 		i, err := member(ctx, api, o.ID)
-		if err != nil || i == nil || !ours(i.DbiResourceId, i.TagList, o) || aws.ToString(i.DBInstanceStatus) == "deleting" {
+		if err != nil || i == nil || !shared.Ours(i.DbiResourceId, i.TagList, o) || aws.ToString(i.DBInstanceStatus) == "deleting" {
 			return err == nil, "", err
 		}
 		_, err = api.DeleteDBInstance(ctx, &rds.DeleteDBInstanceInput{DBInstanceIdentifier: aws.String(o.ID), SkipFinalSnapshot: aws.Bool(true)})
@@ -115,7 +106,7 @@ func deleteCluster(ctx context.Context, w shared.Waiter, api API, o engine.Resto
 	requested, lifting := false, false
 	return w.Until(ctx, "DB cluster "+o.ID+" is deleted", func(ctx context.Context) (bool, string, error) {
 		c, err := describe(ctx, api, o.ID)
-		if err != nil || c == nil || !ours(c.DbClusterResourceId, c.TagList, o) {
+		if err != nil || c == nil || !shared.Ours(c.DbClusterResourceId, c.TagList, o) {
 			return err == nil, "", err
 		}
 		status := aws.ToString(c.Status)
@@ -167,7 +158,7 @@ func others(ctx context.Context, w shared.Waiter, api API, c types.DBCluster, o 
 		case err != nil:
 			return nil, err
 		case i == nil || aws.ToString(i.DBInstanceStatus) == "deleting":
-		case run != "" && shared.TagsOf(i.TagList)[shared.TagRunID] == run:
+		case shared.OfRun(i.TagList, run):
 			if err := deleteInstance(ctx, w, api, engine.RestoredObject{Kind: instanceKind, ID: id, Extra: map[string]string{shared.ExtraRunID: run}}); err != nil {
 				return nil, err
 			}

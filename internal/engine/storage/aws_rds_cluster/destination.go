@@ -81,9 +81,6 @@ type origin struct {
 	distant  bool // in another region
 }
 
-// byTime says which of the two a restore is.
-func byTime(r engine.StorageBackup) bool { return !r.RestorePoint.IsZero() }
-
 // find looks for what is to be restored from.
 func (d *Destination) find(ctx context.Context, r engine.StorageBackup) (o origin, err error) {
 	if o.api, o.place, err = d.s.Open(ctx, d.s.Region); err != nil {
@@ -97,7 +94,7 @@ func (d *Destination) find(ctx context.Context, r engine.StorageBackup) (o origi
 	if d.s.SourceIdentifier != "" && record[shared.ExtraIdentifier] != "" && d.s.SourceIdentifier != record[shared.ExtraIdentifier] {
 		return o, fmt.Errorf("source_identifier is %s, and the backup is of DB cluster %s: leave source_identifier out, or name the backup that is meant", d.s.SourceIdentifier, record[shared.ExtraIdentifier])
 	}
-	if byTime(r) {
+	if r.ByTime() {
 		err = d.findByTime(ctx, r, &o)
 	} else {
 		err = d.findSnapshot(ctx, r, &o)
@@ -226,11 +223,17 @@ func (d *Destination) copies(o origin) bool {
 
 // Preflight only reads, and is cheap: a plan calls it too.
 func (d *Destination) Preflight(ctx context.Context, r engine.StorageBackup) error {
+	_, err := d.look(ctx, r)
+	return err
+}
+
+// look finds what is to be restored from, and checks everything about it.
+func (d *Destination) look(ctx context.Context, r engine.StorageBackup) (origin, error) {
 	o, err := d.find(ctx, r)
 	if o.api == nil {
-		return err // no account, or no record that can be read
+		return o, err // no account, or no record that can be read
 	}
-	return errors.Join(err, d.check(ctx, r, o, err == nil))
+	return o, errors.Join(err, d.check(ctx, r, o, err == nil))
 }
 
 func (d *Destination) check(ctx context.Context, r engine.StorageBackup, o origin, found bool) error {
@@ -247,7 +250,7 @@ func (d *Destination) check(ctx context.Context, r engine.StorageBackup, o origi
 		return errors.Join(errs...)
 	}
 	errs = append(errs, checkSubnets(ctx, o, d.want(o)), d.checkKey(r, o), d.checkPassword(o))
-	if byTime(r) {
+	if r.ByTime() {
 		errs = append(errs, checkPoint(o, r.RestorePoint))
 	}
 	for _, k := range d.s.keys() {
@@ -311,9 +314,9 @@ func checkSubnets(ctx context.Context, o origin, want Shape) error {
 // checkKey: a snapshot that is copied to another region or account needs a key of there.
 func (d *Destination) checkKey(r engine.StorageBackup, o origin) error {
 	switch {
-	case !byTime(r) && d.s.KMSKey == "" && o.shape.Encrypted && (o.foreign || o.distant):
+	case !r.ByTime() && d.s.KMSKey == "" && o.shape.Encrypted && (o.foreign || o.distant):
 		return fmt.Errorf("the snapshot is encrypted with key %s of another account or region: set kms_key_id to a key of %s that its copy is encrypted with", o.shape.KMSKey, o.place)
-	case byTime(r) && d.s.KMSKey != "" && !o.shape.Encrypted && o.live:
+	case r.ByTime() && d.s.KMSKey != "" && !o.shape.Encrypted && o.live:
 		return fmt.Errorf("kms_key_id is set, and DB cluster %s is not encrypted: Aurora restores it by time unencrypted only; take the backup with method = \"snapshot\", whose snapshot can be restored encrypted", o.identifier)
 	}
 	return nil

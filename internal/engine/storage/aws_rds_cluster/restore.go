@@ -26,29 +26,25 @@ const stateTimeout = time.Hour
 
 // restoring is one Restore.
 type restoring struct {
+	shared.Making
 	d    *Destination
-	r    engine.StorageBackup
 	o    origin
 	want Shape
-	made engine.Restored // announced, and returned also with an error
 }
 
 // Restore makes the cluster and its instances. Preflight's refusals are repeated.
 func (d *Destination) Restore(ctx context.Context, r engine.StorageBackup) (engine.Restored, error) {
-	if err := d.Preflight(ctx, r); err != nil {
-		return engine.Restored{}, err
-	}
-	o, err := d.find(ctx, r)
+	o, err := d.look(ctx, r)
 	if err != nil {
 		return engine.Restored{}, err
 	}
-	x := &restoring{d: d, r: r, o: o, want: d.want(o)}
+	x := &restoring{Making: shared.Making{Backup: r, Clock: d.s.Clock}, d: d, o: o, want: d.want(o)}
 	err = x.run(ctx)
-	return x.made, err
+	return x.Made, err
 }
 
 func (x *restoring) run(ctx context.Context) error {
-	if byTime(x.r) {
+	if x.Backup.ByTime() {
 		if err := x.awaitPoint(ctx); err != nil {
 			return err
 		}
@@ -67,88 +63,22 @@ func (x *restoring) run(ctx context.Context) error {
 	return errors.Join(err, x.dropCopy(ctx))
 }
 
-func (x *restoring) waiter() shared.Waiter {
-	return shared.Waiter{Clock: x.d.s.Clock, Report: x.r.Report}
-}
-
-func (x *restoring) report(message string, fields map[string]any) {
-	if x.r.Report != nil {
-		x.r.Report(message, fields)
-	}
-}
-
-// object is the place of an announced object; -1 when there is none.
-func (x *restoring) object(kind, id string) int {
-	return slices.IndexFunc(x.made.Objects, func(o engine.RestoredObject) bool { return o.Kind == kind && o.ID == id })
-}
-
-// announce records objects that are about to be made, or what became known of them.
-func (x *restoring) announce(ctx context.Context, objects ...engine.RestoredObject) error {
-	for _, o := range objects {
-		if at := x.object(o.Kind, o.ID); at >= 0 {
-			x.made.Objects[at] = o
-		} else {
-			x.made.Objects = append(x.made.Objects, o)
-		}
-	}
-	if x.r.Announce == nil {
-		return nil
-	}
-	announced := engine.Restored{Objects: slices.Clone(x.made.Objects)}
-	if err := x.r.Announce(ctx, announced); err != nil {
-		return fmt.Errorf("recording what is about to be made: %w", err)
-	}
-	return nil
-}
-
-// identified records the immutable id of an announced object.
-func (x *restoring) identified(ctx context.Context, kind, id, resourceID, arn string) error {
-	at := x.object(kind, id)
-	if at < 0 || resourceID == "" || x.made.Objects[at].Extra[shared.ExtraResourceID] != "" {
-		return nil
-	}
-	o := x.made.Objects[at]
-	o.Extra = maps.Clone(o.Extra)
-	o.Extra[shared.ExtraResourceID], o.Extra[shared.ExtraARN] = resourceID, cmp.Or(arn, o.Extra[shared.ExtraARN])
-	return x.announce(ctx, o)
-}
-
-// forget takes an object out that surely was not made, or is gone.
-func (x *restoring) forget(kind, id string) {
-	x.made.Objects = slices.DeleteFunc(x.made.Objects, func(o engine.RestoredObject) bool { return o.Kind == kind && o.ID == id })
-}
-
-func (x *restoring) newObject(kind, id, arn string) engine.RestoredObject {
-	return engine.RestoredObject{Kind: kind, ID: id, Created: true, Extra: map[string]string{
-		shared.ExtraRunID: x.r.RunID, shared.ExtraRegion: x.o.place.Region, shared.ExtraAccount: x.o.place.Account, shared.ExtraARN: x.o.place.ARN(arn, id),
-	}}
-}
-
-func (x *restoring) tags(user map[string]string) []types.Tag {
-	all := map[string]string{shared.TagRestore: x.r.Name, shared.TagRunID: x.r.RunID, shared.TagStorage: x.r.Storage}
-	if name := cmp.Or(x.d.s.Database, x.r.Record.Extra[shared.ExtraDatabase]); name != "" {
-		all[shared.TagDatabase] = name
-	}
-	maps.Copy(all, user)
-	return shared.Tags(all)
-}
-
 // awaitPoint waits until the source can be restored to the restore point.
 func (x *restoring) awaitPoint(ctx context.Context) error {
-	what := fmt.Sprintf("DB cluster %s can be restored to %s", x.o.identifier, x.r.RestorePoint.UTC().Format(time.RFC3339))
-	return x.waiter().Until(ctx, what, func(ctx context.Context) (bool, string, error) {
-		if x.o.latest.After(x.r.RestorePoint) {
+	what := fmt.Sprintf("DB cluster %s can be restored to %s", x.o.identifier, x.Backup.RestorePoint.UTC().Format(time.RFC3339))
+	return x.Waiter().Until(ctx, what, func(ctx context.Context) (bool, string, error) {
+		if x.o.latest.After(x.Backup.RestorePoint) {
 			return true, "", nil
 		}
-		o, err := x.d.find(ctx, x.r)
+		o, err := x.d.find(ctx, x.Backup)
 		if err == nil {
-			err = checkPoint(o, x.r.RestorePoint)
+			err = checkPoint(o, x.Backup.RestorePoint)
 		}
 		if err != nil {
 			return false, "", err
 		}
 		x.o.latest = o.latest
-		return x.o.latest.After(x.r.RestorePoint), "restorable to " + x.o.latest.UTC().Format(time.RFC3339), nil
+		return x.o.latest.After(x.Backup.RestorePoint), "restorable to " + x.o.latest.UTC().Format(time.RFC3339), nil
 	})
 }
 
@@ -161,67 +91,67 @@ func (x *restoring) source(ctx context.Context) (string, error) {
 		}
 		return aws.ToString(s.DBClusterSnapshotIdentifier), nil
 	}
-	name := shared.Name("scalardb-copy", x.r.Name, x.r.Storage, x.r.RunID)
-	if err := x.announce(ctx, x.newObject(copyKind, name, "cluster-snapshot")); err != nil {
+	name := shared.Name("scalardb-copy", x.Backup.Name, x.Backup.Storage, x.Backup.RunID)
+	if err := x.Announce(ctx, x.New(copyKind, name, x.o.place, "cluster-snapshot")); err != nil {
 		return "", err
 	}
-	in := &rds.CopyDBClusterSnapshotInput{SourceDBClusterSnapshotIdentifier: s.DBClusterSnapshotArn, TargetDBClusterSnapshotIdentifier: aws.String(name), Tags: x.tags(nil)}
+	in := &rds.CopyDBClusterSnapshotInput{SourceDBClusterSnapshotIdentifier: s.DBClusterSnapshotArn, TargetDBClusterSnapshotIdentifier: aws.String(name), Tags: x.Tags(x.d.s.Database, nil)}
 	if x.o.shape.Encrypted {
 		in.KmsKeyId = shared.Text(cmp.Or(x.d.s.KMSKey, x.o.shape.KMSKey))
 	}
 	if x.o.distant {
-		in.SourceRegion = aws.String(x.r.Record.Artifacts[0].Extra[shared.ExtraRegion])
+		in.SourceRegion = aws.String(x.Backup.Record.Artifacts[0].Extra[shared.ExtraRegion])
 	}
-	x.report("copying the cluster snapshot", map[string]any{"from": aws.ToString(s.DBClusterSnapshotArn), "to": name})
+	x.Report("copying the cluster snapshot", map[string]any{"from": aws.ToString(s.DBClusterSnapshotArn), "to": name})
 	if _, err := x.o.api.CopyDBClusterSnapshot(ctx, in); err != nil {
 		c, lookErr := snapshot(ctx, x.o.api, name)
-		if lookErr != nil || c == nil || shared.TagsOf(c.TagList)[shared.TagRunID] != x.r.RunID {
+		if lookErr != nil || c == nil || !shared.OfRun(c.TagList, x.Backup.RunID) {
 			if lookErr == nil && shared.Refused(err) {
-				x.forget(copyKind, name)
+				x.Forget(copyKind, name)
 			}
 			return "", errors.Join(fmt.Errorf("copying cluster snapshot %s: %w", aws.ToString(s.DBClusterSnapshotArn), shared.Explain("rds:CopyDBClusterSnapshot and rds:AddTagsToResource", err)), lookErr)
 		}
 	}
-	_, err := awaitSnapshot(ctx, x.waiter(), x.o.api, name)
+	_, err := awaitSnapshot(ctx, x.Waiter(), x.o.api, name)
 	return name, err
 }
 
 // dropCopy deletes the copy of the snapshot, whatever happened.
 func (x *restoring) dropCopy(ctx context.Context) error {
-	at := slices.IndexFunc(x.made.Objects, func(o engine.RestoredObject) bool { return o.Kind == copyKind })
+	at := slices.IndexFunc(x.Made.Objects, func(o engine.RestoredObject) bool { return o.Kind == copyKind })
 	if at < 0 {
 		return nil
 	}
 	ctx, cancel := x.d.s.Clock.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
 	defer cancel()
-	name := x.made.Objects[at].ID
-	if err := deleteSnapshot(ctx, x.waiter(), x.o.api, name, x.r.RunID, ""); err != nil {
+	name := x.Made.Objects[at].ID
+	if err := deleteSnapshot(ctx, x.Waiter(), x.o.api, name, x.Backup.RunID, ""); err != nil {
 		return err // it stays recorded: destroying the restore deletes it
 	}
-	x.forget(copyKind, name)
+	x.Forget(copyKind, name)
 	return nil
 }
 
 // create requests the cluster, and waits until it is available.
 func (x *restoring) create(ctx context.Context, snapshotID string) error {
 	id := x.d.s.Identifier
-	o := x.newObject(objectKind, id, "cluster")
+	o := x.New(objectKind, id, x.o.place, "cluster")
 	if aws.ToBool(x.want.Protected) {
 		o.Extra[shared.ExtraProtected] = "true"
 	}
-	if err := x.announce(ctx, o); err != nil {
+	if err := x.Announce(ctx, o); err != nil {
 		return err
 	}
 	var c *types.DBCluster
 	var err error
 	if snapshotID == "" {
-		x.report("restoring by time", map[string]any{"from": x.o.identifier, "to": id, "restore_point": x.r.RestorePoint.UTC().Format(time.RFC3339)})
+		x.Report("restoring by time", map[string]any{"from": x.o.identifier, "to": id, "restore_point": x.Backup.RestorePoint.UTC().Format(time.RFC3339)})
 		var out *rds.RestoreDBClusterToPointInTimeOutput
 		if out, err = x.o.api.RestoreDBClusterToPointInTime(ctx, x.pointInput()); err == nil {
 			c = out.DBCluster
 		}
 	} else {
-		x.report("restoring a cluster snapshot", map[string]any{"from": snapshotID, "to": id})
+		x.Report("restoring a cluster snapshot", map[string]any{"from": snapshotID, "to": id})
 		var out *rds.RestoreDBClusterFromSnapshotOutput
 		if out, err = x.o.api.RestoreDBClusterFromSnapshot(ctx, x.snapshotInput(snapshotID)); err == nil {
 			c = out.DBCluster
@@ -233,26 +163,26 @@ func (x *restoring) create(ctx context.Context, snapshotID string) error {
 		}
 	}
 	if c != nil {
-		if err := x.identified(ctx, objectKind, id, aws.ToString(c.DbClusterResourceId), aws.ToString(c.DBClusterArn)); err != nil {
+		if err := x.Identified(ctx, objectKind, id, aws.ToString(c.DbClusterResourceId), aws.ToString(c.DBClusterArn)); err != nil {
 			return err
 		}
 	}
-	now, err := awaitCluster(ctx, x.waiter(), x.o.api, id)
+	now, err := awaitCluster(ctx, x.Waiter(), x.o.api, id)
 	if err != nil {
 		return err
 	}
-	return x.identified(ctx, objectKind, id, aws.ToString(now.DbClusterResourceId), aws.ToString(now.DBClusterArn))
+	return x.Identified(ctx, objectKind, id, aws.ToString(now.DbClusterResourceId), aws.ToString(now.DBClusterArn))
 }
 
 // settle finds out what a request did whose answer is an error: an earlier try may have come through.
 func (x *restoring) settle(ctx context.Context, cause error) (*types.DBCluster, error) {
 	id := x.d.s.Identifier
 	there, err := describe(ctx, x.o.api, id)
-	if err == nil && there != nil && shared.TagsOf(there.TagList)[shared.TagRunID] == x.r.RunID {
+	if err == nil && there != nil && shared.OfRun(there.TagList, x.Backup.RunID) {
 		return there, nil
 	}
 	if err == nil && shared.Refused(cause) {
-		x.forget(objectKind, id)
+		x.Forget(objectKind, id)
 	}
 	action := "rds:RestoreDBClusterToPointInTime"
 	if x.o.snapshot != nil {
@@ -288,10 +218,10 @@ func (x *restoring) pointInput() *rds.RestoreDBClusterToPointInTimeInput {
 	w := x.want
 	return &rds.RestoreDBClusterToPointInTimeInput{
 		DBClusterIdentifier: aws.String(x.d.s.Identifier), SourceDbClusterResourceId: aws.String(x.o.resourceID), // an identifier may be another's by now
-		RestoreToTime: aws.Time(x.r.RestorePoint.UTC()), RestoreType: aws.String("full-copy"), // copy-on-write cannot restore by time
+		RestoreToTime: aws.Time(x.Backup.RestorePoint.UTC()), RestoreType: aws.String("full-copy"), // copy-on-write cannot restore by time
 		DBSubnetGroupName: shared.Text(w.SubnetGroup), VpcSecurityGroupIds: w.SecurityGroups, DBClusterParameterGroupName: shared.Text(w.ParameterGroup), Port: shared.Positive(w.Port),
 		EnableIAMDatabaseAuthentication: w.IAMAuth, DeletionProtection: w.Protected, CopyTagsToSnapshot: w.CopyTags, EnableCloudwatchLogsExports: w.Logs, NetworkType: shared.Text(w.NetworkType),
-		StorageType: w.storage(), BacktrackWindow: w.backtrack(), ServerlessV2ScalingConfiguration: w.scaling(), KmsKeyId: shared.Text(x.d.s.KMSKey), Tags: x.tags(w.Tags),
+		StorageType: w.storage(), BacktrackWindow: w.backtrack(), ServerlessV2ScalingConfiguration: w.scaling(), KmsKeyId: shared.Text(x.d.s.KMSKey), Tags: x.Tags(x.d.s.Database, w.Tags),
 	}
 }
 
@@ -301,7 +231,7 @@ func (x *restoring) snapshotInput(snapshotID string) *rds.RestoreDBClusterFromSn
 		DBClusterIdentifier: aws.String(x.d.s.Identifier), SnapshotIdentifier: aws.String(snapshotID), Engine: aws.String(w.Engine),
 		DBSubnetGroupName: shared.Text(w.SubnetGroup), VpcSecurityGroupIds: w.SecurityGroups, DBClusterParameterGroupName: shared.Text(w.ParameterGroup), Port: shared.Positive(w.Port),
 		EnableIAMDatabaseAuthentication: w.IAMAuth, DeletionProtection: w.Protected, CopyTagsToSnapshot: w.CopyTags, EnableCloudwatchLogsExports: w.Logs, NetworkType: shared.Text(w.NetworkType),
-		StorageType: w.storage(), BacktrackWindow: w.backtrack(), ServerlessV2ScalingConfiguration: w.scaling(), Tags: x.tags(w.Tags),
+		StorageType: w.storage(), BacktrackWindow: w.backtrack(), ServerlessV2ScalingConfiguration: w.scaling(), Tags: x.Tags(x.d.s.Database, w.Tags),
 	}
 	if !x.d.copies(x.o) || !x.o.shape.Encrypted {
 		in.KmsKeyId = shared.Text(x.d.s.KMSKey) // a copy has it already
@@ -314,15 +244,15 @@ func (x *restoring) createInstances(ctx context.Context) error {
 	keys := x.d.s.keys()
 	var objects []engine.RestoredObject
 	for _, k := range keys {
-		objects = append(objects, x.newObject(instanceKind, x.d.s.instance(k), "db"))
+		objects = append(objects, x.New(instanceKind, x.d.s.instance(k), x.o.place, "db"))
 	}
-	if err := x.announce(ctx, objects...); err != nil {
+	if err := x.Announce(ctx, objects...); err != nil {
 		return err
 	}
 	for n, k := range keys {
 		if err := x.createInstance(ctx, k); err != nil {
 			for _, later := range keys[n+1:] {
-				x.forget(instanceKind, x.d.s.instance(later))
+				x.Forget(instanceKind, x.d.s.instance(later))
 			}
 			return err
 		}
@@ -340,7 +270,7 @@ func (x *restoring) createInstance(ctx context.Context, key string) error {
 	in := &rds.CreateDBInstanceInput{
 		DBInstanceIdentifier: aws.String(id), DBClusterIdentifier: aws.String(x.d.s.Identifier), Engine: aws.String(x.want.Engine), DBInstanceClass: aws.String(m.Class),
 		AvailabilityZone: shared.Text(m.Zone), PromotionTier: m.Tier, DBParameterGroupName: shared.Text(m.ParameterGroup), PubliclyAccessible: m.Public, AutoMinorVersionUpgrade: m.AutoMinor,
-		CACertificateIdentifier: shared.Text(m.CA), Tags: x.tags(x.want.Tags),
+		CACertificateIdentifier: shared.Text(m.CA), Tags: x.Tags(x.d.s.Database, x.want.Tags),
 	}
 	if aws.ToBool(m.Insights) {
 		in.EnablePerformanceInsights, in.PerformanceInsightsKMSKeyId, in.PerformanceInsightsRetentionPeriod = m.Insights, shared.Text(m.InsightsKey), shared.Positive(m.InsightsRetention)
@@ -348,7 +278,7 @@ func (x *restoring) createInstance(ctx context.Context, key string) error {
 	if aws.ToInt32(m.MonitoringInterval) > 0 {
 		in.MonitoringInterval, in.MonitoringRoleArn = m.MonitoringInterval, shared.Text(m.MonitoringRole)
 	}
-	x.report("creating an instance of the restored cluster", map[string]any{"instance": id, "class": m.Class})
+	x.Report("creating an instance of the restored cluster", map[string]any{"instance": id, "class": m.Class})
 	out, err := x.o.api.CreateDBInstance(ctx, in)
 	var i *types.DBInstance
 	if err == nil {
@@ -356,9 +286,9 @@ func (x *restoring) createInstance(ctx context.Context, key string) error {
 	} else {
 		var lookErr error
 		i, lookErr = member(ctx, x.o.api, id)
-		if lookErr != nil || i == nil || shared.TagsOf(i.TagList)[shared.TagRunID] != x.r.RunID {
+		if lookErr != nil || i == nil || !shared.OfRun(i.TagList, x.Backup.RunID) {
 			if lookErr == nil && shared.Refused(err) {
-				x.forget(instanceKind, id)
+				x.Forget(instanceKind, id)
 			}
 			return errors.Join(fmt.Errorf("creating DB instance %s: %w", id, shared.Explain("rds:CreateDBInstance and rds:AddTagsToResource", err)), lookErr)
 		}
@@ -366,12 +296,12 @@ func (x *restoring) createInstance(ctx context.Context, key string) error {
 	if i == nil {
 		return nil
 	}
-	return x.identified(ctx, instanceKind, id, aws.ToString(i.DbiResourceId), aws.ToString(i.DBInstanceArn))
+	return x.Identified(ctx, instanceKind, id, aws.ToString(i.DbiResourceId), aws.ToString(i.DBInstanceArn))
 }
 
 func (x *restoring) awaitInstance(ctx context.Context, id string) error {
 	seen := false
-	return x.waiter().Until(ctx, "DB instance "+id+" is available", func(ctx context.Context) (bool, string, error) {
+	return x.Waiter().Until(ctx, "DB instance "+id+" is available", func(ctx context.Context) (bool, string, error) {
 		i, err := member(ctx, x.o.api, id)
 		switch {
 		case err != nil:
@@ -386,7 +316,7 @@ func (x *restoring) awaitInstance(ctx context.Context, id string) error {
 		if shared.Broken(status) {
 			return false, "", fmt.Errorf("DB instance %s became %s while it was created: %s", id, status, shared.Remedy(status))
 		}
-		if err := x.identified(ctx, instanceKind, id, aws.ToString(i.DbiResourceId), aws.ToString(i.DBInstanceArn)); err != nil {
+		if err := x.Identified(ctx, instanceKind, id, aws.ToString(i.DbiResourceId), aws.ToString(i.DBInstanceArn)); err != nil {
 			return false, "", err
 		}
 		return shared.Usable(status) && i.Endpoint != nil, status, nil
@@ -403,18 +333,18 @@ func (x *restoring) finish(ctx context.Context) error {
 		return err
 	}
 	if left := differences(x.want, shapeOf(now, x.o.place)); len(left) > 0 {
-		x.report("the restored cluster differs from what was wanted", map[string]any{"cluster": x.d.s.Identifier, "differs": strings.Join(left, ", ")})
+		x.Report("the restored cluster differs from what was wanted", map[string]any{"cluster": x.d.s.Identifier, "differs": strings.Join(left, ", ")})
 	}
 	e, ok := endpointOf(now, "")
 	if !ok {
 		return fmt.Errorf("DB cluster %s has no endpoint", x.d.s.Identifier)
 	}
-	x.made.Endpoint, x.made.Port, x.made.Properties = e.Host, e.Port, e.Properties()
+	x.Made.Endpoint, x.Made.Port, x.Made.Properties = e.Host, e.Port, e.Properties()
 	if reader := aws.ToString(now.ReaderEndpoint); reader != "" {
-		o := x.made.Objects[x.object(objectKind, x.d.s.Identifier)]
+		o := x.Made.Objects[x.Find(objectKind, x.d.s.Identifier)]
 		o.Extra = maps.Clone(o.Extra)
 		o.Extra["reader_endpoint"] = reader
-		return x.announce(ctx, o)
+		return x.Announce(ctx, o)
 	}
 	return nil
 }
@@ -471,7 +401,7 @@ func (x *restoring) putBack(ctx context.Context) error {
 		list = append(list, shared.NewSetting("set_master_password", true, true, func(in *rds.ModifyDBClusterInput) { in.MasterUserPassword = aws.String(x.d.s.Login.Password) }))
 	}
 	return shared.PutBack(ctx, list, x.modify, func(name string, err error) {
-		x.report("a setting of the source could not be put back", map[string]any{"cluster": x.d.s.Identifier, "setting": name, "error": err.Error()})
+		x.Report("a setting of the source could not be put back", map[string]any{"cluster": x.d.s.Identifier, "setting": name, "error": err.Error()})
 	})
 }
 
@@ -487,7 +417,7 @@ func (x *restoring) modify(ctx context.Context, list []setting) error {
 	what := strings.Join(names, ", ")
 	trying, cancel := x.d.s.Clock.WithTimeout(ctx, stateTimeout)
 	defer cancel()
-	err := x.waiter().Until(trying, "DB cluster "+id+" takes changes", func(ctx context.Context) (bool, string, error) {
+	err := x.Waiter().Until(trying, "DB cluster "+id+" takes changes", func(ctx context.Context) (bool, string, error) {
 		_, err := x.o.api.ModifyDBCluster(ctx, in)
 		if shared.Code(err, "InvalidDBClusterState") {
 			return false, "not in a state to be changed", nil
@@ -499,7 +429,7 @@ func (x *restoring) modify(ctx context.Context, list []setting) error {
 	}
 	// A change shows as pending, or as a status of its own, some moments after the answer: twice in a row nothing is.
 	calm := 0
-	return x.waiter().Until(ctx, "DB cluster "+id+" has the new "+what, func(ctx context.Context) (bool, string, error) {
+	return x.Waiter().Until(ctx, "DB cluster "+id+" has the new "+what, func(ctx context.Context) (bool, string, error) {
 		c, err := find(ctx, x.o.api, x.o.place, id)
 		if err != nil {
 			return false, "", err

@@ -327,7 +327,7 @@ func (x *session) takeSnapshot(ctx context.Context) (engine.Artifact, error) {
 	})
 	if err != nil {
 		c, lookErr := describe(ctx, x.api, x.temporary)
-		if lookErr != nil || c == nil || shared.TagsOf(c.TagList)[shared.TagRunID] != x.run.ID {
+		if lookErr != nil || c == nil || !shared.OfRun(c.TagList, x.run.ID) {
 			x.clusterOpen = !shared.Refused(err)
 			return engine.Artifact{}, errors.Join(fmt.Errorf("restoring the temporary DB cluster %s: %w", x.temporary, shared.Explain("rds:RestoreDBClusterToPointInTime and rds:AddTagsToResource", err)), lookErr)
 		}
@@ -361,7 +361,7 @@ func (x *session) snapshotTemporary(ctx context.Context) (types.DBClusterSnapsho
 	_, err := x.api.CreateDBClusterSnapshot(ctx, &rds.CreateDBClusterSnapshotInput{DBClusterIdentifier: aws.String(x.temporary), DBClusterSnapshotIdentifier: aws.String(x.snapshot), Tags: x.tags()})
 	if err != nil {
 		there, lookErr := snapshot(ctx, x.api, x.snapshot)
-		if lookErr != nil || there == nil || shared.TagsOf(there.TagList)[shared.TagRunID] != x.run.ID {
+		if lookErr != nil || there == nil || !shared.OfRun(there.TagList, x.run.ID) {
 			x.snapshotOpen = !shared.Refused(err)
 			return types.DBClusterSnapshot{}, errors.Join(fmt.Errorf("taking cluster snapshot %s: %w", x.snapshot, shared.Explain("rds:CreateDBClusterSnapshot and rds:AddTagsToResource", err)), lookErr)
 		}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/rds"
-	"github.com/aws/aws-sdk-go-v2/service/rds/types"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
 	shared "github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/rds"
@@ -29,15 +28,6 @@ func (d *Destination) open(ctx context.Context, o engine.RestoredObject) (API, e
 	return api, nil
 }
 
-// ours says whether the instance under an object's identifier is that object: by its immutable resource id, or, when that was not known yet, by the run id.
-func ours(i types.DBInstance, o engine.RestoredObject) bool {
-	if id := o.Extra[shared.ExtraResourceID]; id != "" {
-		return aws.ToString(i.DbiResourceId) == id
-	}
-	run := o.Extra[shared.ExtraRunID]
-	return run != "" && shared.TagsOf(i.TagList)[shared.TagRunID] == run
-}
-
 // Inspect looks for the instance by its resource id.
 func (d *Destination) Inspect(ctx context.Context, r engine.Restored) error {
 	for _, o := range r.Objects {
@@ -54,7 +44,7 @@ func (d *Destination) Inspect(ctx context.Context, r engine.Restored) error {
 			return err
 		case i == nil:
 			return fmt.Errorf("DB instance %s: %w", o.ID, engine.ErrNotFound)
-		case !ours(*i, o):
+		case !shared.Ours(i.DbiResourceId, i.TagList, o):
 			return fmt.Errorf("DB instance %s is not the one that was restored, somebody replaced it: %w", o.ID, engine.ErrNotFound)
 		}
 	}
@@ -87,7 +77,7 @@ func (d *Destination) deleteInstance(ctx context.Context, api API, o engine.Rest
 	requested, lifting := false, false
 	return shared.Waiter{Clock: d.s.Clock}.Until(ctx, "DB instance "+o.ID+" is deleted", func(ctx context.Context) (bool, string, error) {
 		i, err := describe(ctx, api, o.ID)
-		if err != nil || i == nil || !ours(*i, o) {
+		if err != nil || i == nil || !shared.Ours(i.DbiResourceId, i.TagList, o) {
 			return err == nil, "", err
 		}
 		status := aws.ToString(i.DBInstanceStatus)

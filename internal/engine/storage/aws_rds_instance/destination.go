@@ -69,9 +69,6 @@ type origin struct {
 	distant  bool // in another region
 }
 
-// byTime says which of the two a restore is.
-func byTime(r engine.StorageBackup) bool { return !r.RestorePoint.IsZero() }
-
 // find looks for what is to be restored from.
 func (d *Destination) find(ctx context.Context, r engine.StorageBackup) (o origin, err error) {
 	if o.api, o.place, err = d.s.Open(ctx, d.s.Region); err != nil {
@@ -85,7 +82,7 @@ func (d *Destination) find(ctx context.Context, r engine.StorageBackup) (o origi
 	if d.s.SourceIdentifier != "" && record[shared.ExtraIdentifier] != "" && d.s.SourceIdentifier != record[shared.ExtraIdentifier] {
 		return o, fmt.Errorf("source_identifier is %s, and the backup is of DB instance %s: leave source_identifier out, or name the backup that is meant", d.s.SourceIdentifier, record[shared.ExtraIdentifier])
 	}
-	if byTime(r) {
+	if r.ByTime() {
 		err = d.findByTime(ctx, r, &o)
 	} else {
 		err = d.findSnapshot(ctx, r, &o)
@@ -237,11 +234,17 @@ func (d *Destination) copies(o origin) bool {
 
 // Preflight only reads, and is cheap: a plan calls it too.
 func (d *Destination) Preflight(ctx context.Context, r engine.StorageBackup) error {
+	_, err := d.look(ctx, r)
+	return err
+}
+
+// look finds what is to be restored from, and checks everything about it.
+func (d *Destination) look(ctx context.Context, r engine.StorageBackup) (origin, error) {
 	o, err := d.find(ctx, r)
 	if o.api == nil {
-		return err // no account, or no record that can be read
+		return o, err // no account, or no record that can be read
 	}
-	return errors.Join(err, d.check(ctx, r, o, err == nil))
+	return o, errors.Join(err, d.check(ctx, r, o, err == nil))
 }
 
 func (d *Destination) check(ctx context.Context, r engine.StorageBackup, o origin, found bool) error {
@@ -259,7 +262,7 @@ func (d *Destination) check(ctx context.Context, r engine.StorageBackup, o origi
 	}
 	want := d.want(o)
 	errs = append(errs, checkSubnets(ctx, o, want), d.checkKey(r, o), d.checkPassword(o))
-	if byTime(r) {
+	if r.ByTime() {
 		errs = append(errs, checkPoint(o, r.RestorePoint))
 	}
 	if want.Allocated != 0 && want.Allocated < o.shape.Allocated {
@@ -316,11 +319,11 @@ func checkSubnets(ctx context.Context, o origin, want Shape) error {
 // checkKey: RDS restores an instance with the key of what it restores from; only a copy of a snapshot gets another.
 func (d *Destination) checkKey(r engine.StorageBackup, o origin) error {
 	switch {
-	case byTime(r) && d.s.KMSKey != "" && d.s.KMSKey != o.shape.KMSKey && o.backupARN == "":
+	case r.ByTime() && d.s.KMSKey != "" && d.s.KMSKey != o.shape.KMSKey && o.backupARN == "":
 		return fmt.Errorf("kms_key_id is %s, and RDS restores an instance by time with the source's key only (%s): leave kms_key_id out, or take the backup with method = \"snapshot\", which is copied with another key", d.s.KMSKey, cmp.Or(o.shape.KMSKey, "it is not encrypted"))
-	case byTime(r) && d.s.KMSKey != "" && o.backupARN != "":
+	case r.ByTime() && d.s.KMSKey != "" && o.backupARN != "":
 		return errors.New("kms_key_id cannot be chosen here: replicated automated backups are restored with the key that they were replicated with")
-	case !byTime(r) && d.s.KMSKey == "" && o.shape.Encrypted && (o.foreign || o.distant):
+	case !r.ByTime() && d.s.KMSKey == "" && o.shape.Encrypted && (o.foreign || o.distant):
 		return fmt.Errorf("the snapshot is encrypted with key %s of another account or region: set kms_key_id to a key of %s that its copy is encrypted with", o.shape.KMSKey, o.place)
 	}
 	return nil

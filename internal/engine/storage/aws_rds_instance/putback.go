@@ -89,7 +89,7 @@ func (x *restoring) putBack(ctx context.Context) error {
 		list = append(list, shared.NewSetting("set_master_password", true, true, func(in *rds.ModifyDBInstanceInput) { in.MasterUserPassword = aws.String(x.d.s.Login.Password) }))
 	}
 	return shared.PutBack(ctx, list, x.modify, func(name string, err error) {
-		x.report("a setting of the source could not be put back", map[string]any{"instance": x.d.s.Identifier, "setting": name, "error": err.Error()})
+		x.Report("a setting of the source could not be put back", map[string]any{"instance": x.d.s.Identifier, "setting": name, "error": err.Error()})
 	})
 }
 
@@ -105,7 +105,7 @@ func (x *restoring) modify(ctx context.Context, list []setting) error {
 	what := strings.Join(names, ", ")
 	trying, cancel := x.d.s.Clock.WithTimeout(ctx, stateTimeout)
 	defer cancel()
-	err := x.waiter().Until(trying, "DB instance "+id+" takes changes", func(ctx context.Context) (bool, string, error) {
+	err := x.Waiter().Until(trying, "DB instance "+id+" takes changes", func(ctx context.Context) (bool, string, error) {
 		_, err := x.o.api.ModifyDBInstance(ctx, in)
 		if shared.Code(err, "InvalidDBInstanceState") {
 			return false, "not in a state to be changed", nil
@@ -117,7 +117,7 @@ func (x *restoring) modify(ctx context.Context, list []setting) error {
 	}
 	// A change shows as pending, or as a status of its own, some moments after the answer: twice in a row nothing is.
 	calm := 0
-	return x.waiter().Until(ctx, "DB instance "+id+" has the new "+what, func(ctx context.Context) (bool, string, error) {
+	return x.Waiter().Until(ctx, "DB instance "+id+" has the new "+what, func(ctx context.Context) (bool, string, error) {
 		i, err := find(ctx, x.o.api, x.o.place, id)
 		if err != nil {
 			return false, "", err

@@ -63,7 +63,7 @@ func (x *session) requestSnapshot(ctx context.Context) error {
 // settle finds out what a request did whose answer is an error: an earlier try may have come through.
 func (x *session) settle(ctx context.Context, cause error) error {
 	there, err := snapshot(ctx, x.api, x.snapshot)
-	if err == nil && there != nil && shared.TagsOf(there.TagList)[shared.TagRunID] == x.run.ID {
+	if err == nil && there != nil && shared.OfRun(there.TagList, x.run.ID) {
 		return nil
 	}
 	if err == nil && there == nil && shared.Refused(cause) {
