@@ -96,7 +96,7 @@ func TestPITRRestoreLifecycle(t *testing.T) {
 	b := c.manage("scalardb_consistent_backup").create(timedBackup())
 	window := plainOf(t, b.get("pause_window")).(object)
 	point, _ := window["restore_point"].(string)
-	if point == "" || window["safe_from"].(string) > point || point > window["safe_until"].(string) {
+	if point == "" || timeOf(t, point).Before(timeOf(t, window["safe_from"])) || timeOf(t, point).After(timeOf(t, window["safe_until"])) {
 		t.Fatalf("the window has the restore point %q: %v", point, window)
 	}
 
@@ -264,4 +264,15 @@ func plainOf(t *testing.T, v any) any {
 		out = append(out, plainOf(t, goValue(t, e)))
 	}
 	return out
+}
+
+// timeOf reads an instant of a state. (As text they do not sort: fractions have as many digits as they need.)
+func timeOf(t *testing.T, v any) time.Time {
+	t.Helper()
+	text, _ := v.(string)
+	at, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
 }
