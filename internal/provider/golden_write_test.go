@@ -13,6 +13,8 @@ import (
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/sandbox"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed/dynamo"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/awsapi/ststest"
 )
 
 var record = flag.String("record-states", "", "write the states of this build into testdata/states/`RELEASE`, which must not exist")
@@ -31,6 +33,15 @@ func TestRecordStates(t *testing.T) {
 	}
 	catalog := filepath.Join(dir, "catalog")
 	config := with(with(providerConfig(), "pause.targets.main.addresses", addresses), "catalog.directory", catalog)
+	tables := dynamo.Start(t, dynamo.Options{})
+	const region, key, secret = "eu-central-1", "AKIAONE", "secret"
+	tables.Seed(t, region, key, secret, "prod.", 1)
+	identity := ststest.Start(t, "111111111111")
+	identity.User("recorder", key, secret)
+	config = with(config, "aws", object{
+		"region": region, "access_key": key, "secret_key": secret,
+		"endpoints": object{"dynamodb": tables.Endpoint(), "applicationautoscaling": tables.Endpoint(), "sts": identity.URL},
+	})
 	c, d := newCore(t, Production("test"), config)
 	wantNoErrors(t, "configure", d)
 
@@ -38,11 +49,15 @@ func TestRecordStates(t *testing.T) {
 	clones := object{"orders": object{"sqlite": object{"path": filepath.Join(dir, "o.db")}}, "events": object{"sqlite": object{"path": filepath.Join(dir, "e.db")}}}
 	// A key_pem is write-only, and of no use in plaintext: left out.
 	pause := config["pause"]
+	byTime := object{"events": object{"aws_dynamodb": object{"prefix": "prod."}}}
+	copies := object{"events": object{"aws_dynamodb": object{"source_prefix": "prod.", "prefix": "staging."}}}
 	instances := []golden{
 		{Type: "scalardb_consistent_backup", Config: object{"name": "b1", "storages": storages, "pause": pause, "deletion_policy": "retain", "timeouts": object{"create": "30m"}}},
 		{Type: "scalardb_snapshot_restore", Config: object{"name": "r1", "backup_id": "b1", "storages": clones, "verify": object{"server_clock_bound": "2s"}}},
 		{Type: "scalardb_pause_window", Config: object{"name": "w1", "clock_uncertainty": "100ms"}},
 		{Type: "scalardb_consistency_check", Config: object{"storages": storages, "triggers": object{"a": "1"}}},
+		{Type: "scalardb_consistent_backup", Config: object{"name": "b2", "storages": byTime}},
+		{Type: "scalardb_pitr_restore", Config: object{"name": "r2", "backup_id": "b2", "storages": copies, "verify": object{"server_clock_bound": "2s"}}},
 	}
 	for n, g := range instances {
 		i := c.manage(g.Type).create(g.Config)

@@ -20,7 +20,7 @@ func TestRefusals(t *testing.T) {
 	t.Parallel()
 	c := startCloud(t, dynamo.Options{Factor: 300})
 	c.instance(t, "prod-orders")
-	c.many(t, "prod.", 2)
+	c.dynamo.Seed(t, region, c.s3.AccessKey, c.s3.SecretKey, "prod.", 2)
 	target, err := adminserver.Start(adminserver.Options{})
 	if err != nil {
 		t.Fatal(err)

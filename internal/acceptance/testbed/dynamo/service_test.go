@@ -416,7 +416,7 @@ func TestOrder(t *testing.T) {
 // TestBackup shows that an on-demand backup is accurate to a minute (accelerated) only, and restored as it is.
 func TestBackup(t *testing.T) {
 	t.Parallel()
-	s := dynamo.Start(t, dynamo.Options{Factor: 60}) // a second before, a second after
+	s := dynamo.Start(t, dynamo.Options{Factor: 20}) // three seconds before, three after
 	c := client(s, "AKIAONE", region, 1)
 	create(t, c, keyed("quiet"))
 	for k := range 10 {
@@ -428,9 +428,6 @@ func TestBackup(t *testing.T) {
 		put(t, c, "quiet", 100+k, 1)
 	}
 	b := must[*dynamodb.CreateBackupOutput](t)(c.CreateBackup(t.Context(), &dynamodb.CreateBackupInput{TableName: aws.String("quiet"), BackupName: aws.String("first")})).BackupDetails
-	for k := range 40 {
-		put(t, c, "quiet", 200+k, 1)
-	}
 	if b.BackupStatus != types.BackupStatusCreating || b.BackupType != types.BackupTypeUser {
 		t.Errorf("a new backup: %+v", b)
 	}
@@ -440,6 +437,9 @@ func TestBackup(t *testing.T) {
 	refused[*types.BackupInUseException](t, err, "")
 	_, err = c.DeleteTable(t.Context(), &dynamodb.DeleteTableInput{TableName: aws.String("quiet")})
 	refused[*types.ResourceInUseException](t, err, "backup")
+	for k := range 40 {
+		put(t, c, "quiet", 200+k, 1)
+	}
 	eventually(t, "after the minute", func() bool { return time.Now().After(b.BackupCreationDateTime.Add(s.Scaled(61 * time.Second))) })
 	for k := range 40 {
 		put(t, c, "quiet", 300+k, 1)

@@ -23,13 +23,15 @@ type Suite struct {
 	New func(t *testing.T) engine.Catalog
 	// Again opens the same catalog once more, as another process would. Nil: the same value serves.
 	Again func(t *testing.T, c engine.Catalog) engine.Catalog
+	// Workers is how many race in the tests of concurrency; 0 means 20. A count that all of them raise costs the square of it.
+	Workers int
 }
-
-// workers is how many race in the tests of concurrency.
-const workers = 20
 
 // Run runs all of it.
 func (s Suite) Run(t *testing.T) {
+	if s.Workers == 0 {
+		s.Workers = 20
+	}
 	for _, test := range []struct {
 		name string
 		run  func(t *testing.T, s Suite, c engine.Catalog)
@@ -366,8 +368,8 @@ func testCancelled(t *testing.T, _ Suite, c engine.Catalog) {
 
 func testConcurrentCreate(t *testing.T, s Suite, c engine.Catalog) {
 	var won atomic.Int64
-	winner := make(chan string, workers)
-	race(t, workers, func(i int) {
+	winner := make(chan string, s.Workers)
+	race(t, s.Workers, func(i int) {
 		data := fmt.Sprintf("content of %d", i)
 		switch err := s.again(t, c).Create(t.Context(), "deep/folder/a", []byte(data)); {
 		case err == nil:
@@ -378,7 +380,7 @@ func testConcurrentCreate(t *testing.T, s Suite, c engine.Catalog) {
 		}
 	})
 	if won.Load() != 1 {
-		t.Fatalf("%d of %d Creates won, want exactly one", won.Load(), workers)
+		t.Fatalf("%d of %d Creates won, want exactly one", won.Load(), s.Workers)
 	}
 	wantContent(t, c, "deep/folder/a", <-winner)
 	wantNames(t, c, "", "deep/folder/a")
@@ -386,8 +388,8 @@ func testConcurrentCreate(t *testing.T, s Suite, c engine.Catalog) {
 
 func testConcurrentCommit(t *testing.T, s Suite, c engine.Catalog) {
 	var won atomic.Int64
-	winner := make(chan string, workers)
-	race(t, workers, func(i int) {
+	winner := make(chan string, s.Workers)
+	race(t, s.Workers, func(i int) {
 		data := fmt.Sprintf("content of %d", i)
 		w, err := s.again(t, c).NewWriter(t.Context(), "deep/folder/a")
 		if err == nil {
@@ -405,7 +407,7 @@ func testConcurrentCommit(t *testing.T, s Suite, c engine.Catalog) {
 		}
 	})
 	if won.Load() != 1 {
-		t.Fatalf("%d of %d Commits won, want exactly one", won.Load(), workers)
+		t.Fatalf("%d of %d Commits won, want exactly one", won.Load(), s.Workers)
 	}
 	wantContent(t, c, "deep/folder/a", <-winner)
 }
@@ -415,7 +417,7 @@ func testConcurrentReplace(t *testing.T, s Suite, c engine.Catalog) {
 	const steps = 5
 	mustCreate(t, c, "x/count", "")
 	var lost atomic.Int64
-	race(t, workers, func(i int) {
+	race(t, s.Workers, func(i int) {
 		c := s.again(t, c)
 		for done := 0; done < steps; {
 			data, v, err := c.Read(t.Context(), "x/count")
@@ -436,8 +438,8 @@ func testConcurrentReplace(t *testing.T, s Suite, c engine.Catalog) {
 		}
 	})
 	data, _, err := c.Read(t.Context(), "x/count")
-	if err != nil || len(data) != workers*steps {
-		t.Errorf("after %d Replaces the object has %d steps, %v", workers*steps, len(data), err)
+	if err != nil || len(data) != s.Workers*steps {
+		t.Errorf("after %d Replaces the object has %d steps, %v", s.Workers*steps, len(data), err)
 	}
 	t.Logf("%d Replaces lost their race", lost.Load())
 }
