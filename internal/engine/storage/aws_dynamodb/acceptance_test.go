@@ -33,6 +33,7 @@ import (
 const (
 	bedAccount = "111111111111"
 	bedKey     = "AKIAONE"
+	bedSecret  = "very-secret-key-1"
 	bedRegion  = "eu-west-1"
 	bedOther   = "eu-central-1"
 )
@@ -49,16 +50,23 @@ type bed struct {
 func newBed(t *testing.T, o dynamo.Options) *bed {
 	t.Helper()
 	s := dynamo.Start(t, o)
+	account, session := connect(t, s.Endpoint())
+	return &bed{t: t, service: s, api: session.DynamoDB(bedRegion), account: account, catalog: memcatalog.New(time.Now)}
+}
+
+// connect opens the account at an address.
+func connect(t *testing.T, url string) (Account, *awsapi.Session) {
+	t.Helper()
 	session, err := awsapi.Open(t.Context(), awsapi.Settings{
-		Region: bedRegion, AccessKey: bedKey, SecretKey: "secret", SkipCredentialsCheck: true, SkipMetadataAPICheck: true,
-		Endpoints: map[string]string{"dynamodb": s.Endpoint(), "applicationautoscaling": s.Endpoint()},
+		Region: bedRegion, AccessKey: bedKey, SecretKey: bedSecret, SkipCredentialsCheck: true, SkipMetadataAPICheck: true,
+		Endpoints: map[string]string{"dynamodb": url, "applicationautoscaling": url},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	account := FromSession(session)
 	account.ID = bedAccount // STS would say so
-	return &bed{t: t, service: s, api: session.DynamoDB(bedRegion), account: account, catalog: memcatalog.New(time.Now)}
+	return account, session
 }
 
 func (b *bed) settings() Settings {
@@ -393,52 +401,6 @@ func TestAcceptanceClone(t *testing.T) {
 	}
 }
 
-// TestAcceptanceOnDemand: the backups hold the restore point, though CreateBackup is accurate to a minute only.
-func TestAcceptanceOnDemand(t *testing.T) {
-	t.Parallel()
-	b := newBed(t, dynamo.Options{Factor: 300})
-	b.scalardb("", 2)
-	s := b.settings()
-	s.Method = MethodOnDemand
-	before := b.inventory()
-	session, _ := b.window(s, func() {
-		b.put("shop.t001", item{partitionAttribute: &types.AttributeValueMemberB{Value: []byte("late")}, "id": str("2"), "balance": num(9)})
-	})
-	b.service.Inject(dynamo.Fault{Operations: []string{"RestoreTableToPointInTime", "CreateBackup"}, Kind: dynamo.LostAnswer, Count: 4}, dynamo.Fault{Kind: dynamo.Throttled, Rate: 0.05}, dynamo.Fault{Kind: dynamo.ServerErrorAfter, Rate: 0.05})
-	record := b.record(session)
-	backups := 0
-	for k, o := range b.inventory() {
-		switch _, was := before[k]; {
-		case was:
-		case o.Kind == "backup":
-			backups++
-		default:
-			t.Errorf("left over: %s", o)
-		}
-	}
-	if backups != 5 || record.ByTime {
-		t.Errorf("%d backups", backups)
-	}
-	d := b.settings()
-	d.Prefix, d.HasPrefix = "copy.", true
-	made, _, err := b.restore(t.Context(), d, record, time.Time{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := b.keys(bedRegion, "copy.shop.t001", partitionAttribute); !slices.Equal(got, []string{"1"}) {
-		t.Errorf("the copy holds %q", got)
-	}
-	if err := NewDestination(d).Delete(t.Context(), made); err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range record.Artifacts {
-		if err := NewKeeper(s, b.catalog).Delete(t.Context(), a); err != nil {
-			t.Error(err)
-		}
-	}
-	b.same("after the deletion", before)
-}
-
 // TestAcceptanceMany: 300 tables, throttled, with 5 % of all calls failing in every way: nothing is lost, nothing orphaned.
 func TestAcceptanceMany(t *testing.T) {
 	b := newBed(t, dynamo.Options{Factor: 300, MaxRestores: 30})
@@ -514,7 +476,7 @@ func (b *bed) halfDone(table string) time.Time {
 // one to an instant without a pause is caught.
 func TestAcceptanceScalarDB(t *testing.T) {
 	b := newBed(t, dynamo.Options{Factor: 300})
-	source := scalardb.DynamoDB("events", bedRegion, b.service.Endpoint(), bedKey, "secret", "prod.")
+	source := scalardb.DynamoDB("events", bedRegion, b.service.Endpoint(), bedKey, bedSecret, "prod.")
 	system := scalardb.Start(t, scalardb.Config{Storages: []scalardb.Storage{source}, Accounts: 40})
 	system.Bank.StartWriters(t, 6)
 	system.Bank.WaitForCommits(t, 40, 2*time.Minute)
@@ -577,7 +539,7 @@ func TestAcceptanceScalarDB(t *testing.T) {
 		if made.Properties["dynamo.namespace.prefix"] != "good." || made.Properties["contact_points"] != bedRegion {
 			t.Errorf("properties %v", made.Properties)
 		}
-		rows, sum := scalardb.Read(t, system.Config, scalardb.DynamoDB("events", made.Properties["contact_points"], b.service.Endpoint(), bedKey, "secret", made.Properties["dynamo.namespace.prefix"]))
+		rows, sum := scalardb.Read(t, system.Config, scalardb.DynamoDB("events", made.Properties["contact_points"], b.service.Endpoint(), bedKey, bedSecret, made.Properties["dynamo.namespace.prefix"]))
 		if rows != system.Config.Rows() || sum != system.Config.Total() {
 			t.Errorf("the copy has %d rows with a sum of %d, want %d and %d", rows, sum, system.Config.Rows(), system.Config.Total())
 		}

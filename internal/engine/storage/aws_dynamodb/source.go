@@ -218,7 +218,7 @@ func (x *session) settingsName() string {
 func (x *session) Facts() engine.Facts { return x.facts }
 
 // Capture makes nothing: the instant is all there is, and it is fixed by itself.
-func (x *session) Capture(context.Context) error { return nil }
+func (x *session) Capture(ctx context.Context) error { return ctx.Err() }
 
 // Confirm compares the names of the tables, and ScalarDB's metadata, with preflight's: two or three calls, however many tables there are. Whether a table of
 // the same name is still the same one is asked in Await.

@@ -46,14 +46,15 @@ func TestSuite(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			storagetest.Suite{Driver: "mysql", Faults: 12, New: func(t *testing.T) *storagetest.Fixture {
 				dropBank(from)
+				bank := storagetest.NewBank(t, from.Open(from.User, from.Password), flavour)
 				return &storagetest.Fixture{
-					Bank: storagetest.NewBank(t, from.Open(from.User, from.Password), flavour),
+					Bank: bank,
 					Source: func() engine.Source {
 						return NewSource(Config{Host: from.Host, Port: int64(from.Port)},
 							Options{Storage: "orders", Login: Login{Username: backupUser, Password: password}, Clock: systemclock.System{}, Getenv: os.Getenv})
 					},
 					Artifacts: func(c engine.Catalog) engine.ArtifactStore { return dump.Keeper{Catalog: c} },
-					Target:    func(t *testing.T) storagetest.Target { return newTarget(t, to, existing) },
+					Target:    func(t *testing.T) storagetest.Target { return newTarget(t, bank, to, existing) },
 					Secrets:   []string{password},
 					Traces: func(t *testing.T) []string {
 						t.Helper()
@@ -78,7 +79,7 @@ func TestSuite(t *testing.T) {
 	}
 }
 
-func newTarget(t *testing.T, s *mariadb.Server, existing bool) storagetest.Target {
+func newTarget(t *testing.T, bank *storagetest.Bank, s *mariadb.Server, existing bool) storagetest.Target {
 	t.Helper()
 	dropBank(s)
 	if existing {
@@ -91,7 +92,7 @@ func newTarget(t *testing.T, s *mariadb.Server, existing bool) storagetest.Targe
 	options := Options{Login: Login{Username: restoreUser, Password: password}, Clock: systemclock.System{}, Getenv: os.Getenv}
 	return storagetest.Target{
 		Destination: NewDestination(config, options),
-		Open:        func(*testing.T) *sql.DB { return s.Open(s.User, s.Password) },
+		Rows:        bank.Through(func(*testing.T) *sql.DB { return s.Open(s.User, s.Password) }),
 		Reader:      func(ctx context.Context) (verify.Storage, error) { return NewReader(ctx, config, options) },
 		Empty: func(t *testing.T) bool {
 			t.Helper()

@@ -127,7 +127,7 @@ func conformance(t *testing.T, s *postgres.Server) {
 				t.Cleanup(func() { s.Exec(t, "postgres", "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)") })
 				return storagetest.Target{
 					Destination: NewDestination(settings),
-					Open:        func(t *testing.T) *sql.DB { return s.DB(t, name, "", "") },
+					Rows:        b.bank.Through(func(t *testing.T) *sql.DB { return s.DB(t, name, "", "") }),
 					Reader:      func(ctx context.Context) (verify.Storage, error) { return NewReader(ctx, settings) },
 					Empty: func(t *testing.T) bool {
 						var n int

@@ -64,7 +64,7 @@ func TestSuite(t *testing.T) {
 					Bank:      bank,
 					Source:    func() engine.Source { return sqlite.NewSource(sqlite.Config{Path: path}, "orders", false) },
 					Artifacts: func(c engine.Catalog) engine.ArtifactStore { return dump.Keeper{Catalog: c} },
-					Target:    func(t *testing.T) storagetest.Target { return newTarget(t, c.existing) },
+					Target:    func(t *testing.T) storagetest.Target { return newTarget(t, bank, c.existing) },
 					Traces:    func(t *testing.T) []string { return list(t, filepath.Dir(path)) },
 				}
 			}}.Run(t)
@@ -72,7 +72,7 @@ func TestSuite(t *testing.T) {
 	}
 }
 
-func newTarget(t *testing.T, existing bool) storagetest.Target {
+func newTarget(t *testing.T, bank *storagetest.Bank, existing bool) storagetest.Target {
 	t.Helper()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "restored "+oddName)
@@ -85,7 +85,7 @@ func newTarget(t *testing.T, existing bool) storagetest.Target {
 	open := func(t *testing.T) *sql.DB { return openAs(t, path, "") }
 	return storagetest.Target{
 		Destination: sqlite.NewDestination(sqlite.Config{Path: path}),
-		Open:        open,
+		Rows:        bank.Through(open),
 		Reader: func(ctx context.Context) (verify.Storage, error) {
 			return sqlite.NewReader(ctx, sqlite.Config{Path: path})
 		},

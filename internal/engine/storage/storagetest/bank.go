@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -37,12 +38,6 @@ type Bank struct {
 	mu       sync.Mutex // one transaction at a time
 	sequence int
 }
-
-// accounts and balance are what the bank begins with; transfers keep the sum.
-const (
-	accounts = 20
-	balance  = 1000
-)
 
 // relation is one table of the bank.
 type relation struct {
@@ -120,9 +115,9 @@ func (b *Bank) create(ctx context.Context) error {
 		}
 	}
 	old := clock.System{}.Now().UnixMilli() - 3_600_000
-	for i := range accounts {
+	for i := range Accounts {
 		if err := b.exec(ctx, b.DB, "INSERT INTO "+b.table("bank", "accounts")+" ("+b.names("account_id", "balance", "tx_id", "tx_state", "tx_version", "tx_prepared_at", "tx_committed_at")+") VALUES (?, ?, ?, 3, 1, ?, ?)",
-			i, balance, "initial", old, old); err != nil {
+			i, Balance, "initial", old, old); err != nil {
 			return err
 		}
 	}
@@ -222,9 +217,9 @@ func (b *Bank) write(ctx context.Context, do func(tx *sql.Tx, id string) error) 
 }
 
 func (b *Bank) change(ctx context.Context, tx *sql.Tx, id string, at int64) error {
-	from, to := b.sequence%accounts, (b.sequence*7+1)%accounts
+	from, to := b.sequence%Accounts, (b.sequence*7+1)%Accounts
 	if from == to {
-		to = (to + 1) % accounts
+		to = (to + 1) % Accounts
 	}
 	for account, amount := range map[int]int{from: -1, to: 1} {
 		set := func(columns ...string) string {
@@ -289,15 +284,13 @@ func (b *Bank) Contents(ctx context.Context, db *sql.DB) ([]string, error) {
 			if err := rows.Scan(pointers...); err != nil {
 				return nil, err
 			}
-			line := r.namespace + "." + r.name
-			for _, v := range values {
+			texts := make([]any, len(values))
+			for i, v := range values {
 				if v.Valid {
-					line += fmt.Sprintf("|%q", v.String)
-				} else {
-					line += "|null"
+					texts[i] = v.String
 				}
 			}
-			out = append(out, line)
+			out = append(out, Line(r.namespace, r.name, texts...))
 		}
 		if err := rows.Err(); err != nil {
 			return nil, err
@@ -308,11 +301,48 @@ func (b *Bank) Contents(ctx context.Context, db *sql.DB) ([]string, error) {
 	return out, nil
 }
 
-// Sum is the sum of all balances; it is always Total.
-func (b *Bank) Sum(ctx context.Context, db *sql.DB) (sum int64, err error) {
-	err = db.QueryRowContext(ctx, "SELECT SUM("+b.Dialect.Column("balance")+") FROM "+b.table("bank", "accounts")).Scan(&sum)
-	return sum, err
+// Rows implements System.
+func (b *Bank) Rows(ctx context.Context) ([]string, error) { return b.Contents(ctx, b.DB) }
+
+// Through reads a copy of the bank by a connection that open makes for it, as Target.Rows.
+func (b *Bank) Through(open func(t *testing.T) *sql.DB) func(t *testing.T) ([]string, error) {
+	return func(t *testing.T) ([]string, error) {
+		db := open(t)
+		defer db.Close() //nolint:errcheck // read only
+		return b.Contents(t.Context(), db)
+	}
 }
 
-// Total is what Sum has to be.
-const Total = accounts * balance
+// Line is one row as System.Rows has it. A nil value is null.
+func Line(namespace, table string, values ...any) string {
+	line := namespace + "." + table
+	for _, v := range values {
+		if v == nil {
+			line += "|null"
+		} else {
+			line += fmt.Sprintf("|%q", fmt.Sprint(v))
+		}
+	}
+	return line
+}
+
+// sum is the sum of all balances among the rows of a bank; it is always Total.
+func sum(rows []string) (sum int64, err error) {
+	for _, row := range rows {
+		if fields := strings.Split(row, "|"); fields[0] == "bank.accounts" {
+			n, err := strconv.ParseInt(strings.Trim(fields[2], `"`), 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("reading the balance in %s: %w", row, err)
+			}
+			sum += n
+		}
+	}
+	return sum, nil
+}
+
+// Accounts is how many accounts a bank has, and Balance what each begins with; transfers keep the sum, which is Total.
+const (
+	Accounts = 20
+	Balance  = 1000
+	Total    = Accounts * Balance
+)

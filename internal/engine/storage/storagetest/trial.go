@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -19,7 +20,7 @@ import (
 
 const (
 	backupID    = "nightly"
-	storageName = "orders"
+	storageName = Storage
 	// prompt is how long anything may take that was cancelled.
 	prompt = 15 * time.Second
 )
@@ -33,7 +34,6 @@ type trial struct {
 	suite Suite
 	t     *testing.T
 	said  said
-	runs  int
 }
 
 // said is everything that went out where a user, a log or the state could see it.
@@ -56,7 +56,11 @@ func (s *said) add(v ...any) {
 }
 
 func newTrial(t *testing.T, s Suite) *trial {
-	return &trial{Fixture: s.New(t), suite: s, t: t}
+	tr := &trial{Fixture: s.New(t), suite: s, t: t}
+	if tr.born.IsZero() {
+		tr.born = now()
+	}
+	return tr
 }
 
 // leaks returns what shows a secret, with the secret cut out.
@@ -82,11 +86,19 @@ func (tr *trial) checkSecrets() {
 
 func (tr *trial) contents() []string {
 	tr.t.Helper()
-	c, err := tr.Bank.Contents(tr.t.Context(), tr.Bank.DB)
+	c, err := tr.Bank.Rows(tr.t.Context())
 	if err != nil {
 		tr.t.Fatalf("reading the bank: %v", err)
 	}
 	return c
+}
+
+// transfer writes one transaction of now.
+func (tr *trial) transfer() {
+	tr.t.Helper()
+	if err := tr.Bank.Transfer(tr.t.Context(), 0); err != nil {
+		tr.t.Fatalf("writing a transaction: %v", err)
+	}
 }
 
 // step is one call of a Session.
@@ -110,8 +122,14 @@ type flight struct {
 	custody  *custody
 	opened   time.Time
 	closed   time.Time
+	bound    engine.ClockBound
+	window   engine.PauseWindow
 	session  engine.Session
 	captured engine.Captured
+	// short says that nobody restores what the run captures: see dash.
+	short bool
+	// restoreCalls are the calls that its restore made, behind an API.
+	restoreCalls []string
 
 	names  []string // in the catalog, before the run
 	traces []string
@@ -120,9 +138,8 @@ type flight struct {
 // fly prepares a run over a catalog of its own, which holds the objects of other runs.
 func (tr *trial) fly(t *testing.T) *flight {
 	t.Helper()
-	tr.runs++
 	f := &flight{tr: tr, t: t, catalog: memcatalog.New(now), custody: &custody{open: map[string]int{}}}
-	id := fmt.Sprintf("%016x", 0xabc0+tr.runs)
+	id := fmt.Sprintf("%016x", rand.Uint64()) //nolint:gosec // it is no secret
 	for _, other := range []string{
 		"backups/" + backupID + "/" + strings.Repeat("0", 16) + "/" + storageName + "/index.json",
 		"backups/" + backupID + "/" + strings.Repeat("0", 16) + "/" + storageName + "/data",
@@ -140,7 +157,7 @@ func (tr *trial) fly(t *testing.T) *flight {
 	}
 	f.run = engine.Run{
 		ID: id, BackupID: backupID, Catalog: f.catalog, Prefix: "backups/" + backupID + "/" + id + "/", Custody: f.custody,
-		OpenedAt: func() time.Time { return f.opened },
+		OpenedAt: func() time.Time { return f.opened }, Window: func() engine.PauseWindow { return f.window },
 		// The test's clock and the bank's are one; the bank's stamps are cut to milliseconds.
 		ServerClockBound: time.Millisecond,
 		Report:           func(m string, fields map[string]any) { tr.said.add(m, fields) },
@@ -154,6 +171,17 @@ func (tr *trial) fly(t *testing.T) *flight {
 	return f
 }
 
+// dash is fly for a run of which nothing is restored. Behind an API such a run does not measure the clock, which would take a second, and does not hold its window
+// until it has a restore point, which would take five: its bound is zero, and its restore point is one of right before the window.
+func (tr *trial) dash(t *testing.T) *flight {
+	t.Helper()
+	f := tr.fly(t)
+	if f.short = tr.Wire != nil; f.short {
+		time.Sleep(time.Until(tr.born.Add(5 * time.Second))) // the storage has to be as old as the restore point
+	}
+	return f
+}
+
 // do makes one step. The window opens before capture and closes after confirm.
 func (f *flight) do(ctx context.Context, s step) (err error) {
 	switch s {
@@ -164,17 +192,20 @@ func (f *flight) do(ctx context.Context, s step) (err error) {
 			break
 		}
 		f.tr.said.add(f.session.Facts())
-		_, err = f.session.MeasureClock(ctx)
+		err = f.measure(ctx)
 	case capture:
 		if f.opened.IsZero() {
 			f.open()
 		}
 		err = f.session.Capture(ctx)
 	case confirm:
-		if _, err = f.session.MeasureClock(ctx); err == nil {
+		if err = f.hold(ctx); err == nil {
+			err = f.measure(ctx)
+		}
+		if err == nil {
 			err = f.session.Confirm(ctx)
 		}
-		f.closed = now()
+		f.shut()
 	case await:
 		f.captured, err = f.session.Await(ctx)
 		f.tr.said.add(f.captured)
@@ -189,6 +220,45 @@ func (f *flight) do(ctx context.Context, s step) (err error) {
 func (f *flight) open() {
 	time.Sleep(5 * time.Millisecond) // no condition to poll for: it is time itself that has to pass
 	f.opened = now()
+}
+
+func (f *flight) measure(ctx context.Context) (err error) {
+	if !f.short {
+		f.bound, err = f.session.MeasureClock(ctx)
+	}
+	return err
+}
+
+// hold keeps the window open until it surely holds a restore point, as the engine does.
+func (f *flight) hold(ctx context.Context) error {
+	facts := f.session.Facts()
+	if !facts.NeedsInstant || f.short {
+		return nil
+	}
+	return clock.System{}.Sleep(ctx, time.Until(f.opened.Add(2*f.bound.Uncertainty+3*facts.Granule+50*time.Millisecond)))
+}
+
+// shut closes the window, and finds its restore point.
+func (f *flight) shut() {
+	f.closed = now()
+	facts := f.session.Facts()
+	b := engine.ClockBoundMS{OffsetMS: f.bound.Offset.Milliseconds(), UncertaintyMS: f.bound.Uncertainty.Milliseconds()}
+	if !f.short {
+		b.UncertaintyMS++ // what was cut off
+	}
+	offset, u := time.Duration(b.OffsetMS)*time.Millisecond, time.Duration(b.UncertaintyMS)*time.Millisecond
+	f.window = engine.PauseWindow{
+		StartedAt: f.opened, EndedAt: f.closed, SafeFrom: f.opened.Add(offset + u + facts.Granule).UTC(), SafeUntil: f.closed.Add(offset - u - facts.Granule).UTC(),
+		ClockBounds: map[string]engine.ClockBoundMS{storageName: b},
+	}
+	switch {
+	case !facts.NeedsInstant:
+	case f.short:
+		f.window.RestorePoint = f.opened.Add(-3 * facts.Granule).UTC().Truncate(facts.Granule)
+	default:
+		// Without one Await says so: a step that failed before has none.
+		f.window.RestorePoint, _ = engine.RestorePoint(f.window.SafeFrom, f.window.SafeUntil, facts.Granule)
+	}
 }
 
 // until makes all steps up to and including last.
@@ -234,6 +304,23 @@ func (f *flight) close() {
 	}
 }
 
+// judge says what a run that something befell may have become: good and whole, or an error. Then it discards it.
+func (f *flight) judge(what string, err error) {
+	f.t.Helper()
+	if err == nil {
+		store := f.tr.Artifacts(f.catalog)
+		for _, a := range f.captured.Artifacts {
+			if err := store.Inspect(f.t.Context(), a); err != nil {
+				f.t.Errorf("%s, and the backup was called good: %v", what, err)
+			}
+		}
+	}
+	f.discard()
+	if f.t.Failed() {
+		f.t.Logf("at: %s; the run's error was: %v", what, err)
+	}
+}
+
 // nothingLeft compares the catalog and the traces with what there was before the run.
 func (f *flight) nothingLeft() {
 	f.t.Helper()
@@ -247,23 +334,29 @@ func (f *flight) nothingLeft() {
 func (f *flight) released() {
 	f.t.Helper()
 	f.custody.check(f.t)
-	if f.tr.Traces == nil {
+	f.tr.traceless(f.t, "the run", f.traces)
+}
+
+// traceless expects that the traces are as they were.
+func (tr *trial) traceless(t *testing.T, who string, before []string) {
+	t.Helper()
+	if tr.Traces == nil {
 		return
 	}
 	var got []string
 	for end := now().Add(5 * time.Second); now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if got = f.tr.Traces(f.t); slices.Equal(got, f.traces) {
+		if got = tr.Traces(t); slices.Equal(got, before) {
 			return
 		}
 	}
-	f.t.Errorf("the run left traces: %q, before it there were %q", got, f.traces)
+	t.Errorf("%s left traces: %q, before it there were %q", who, got, before)
 }
 
 // record is what the manifest would hold of the storage.
 func (f *flight) record() engine.StorageRecord {
 	facts := f.session.Facts()
 	return engine.StorageRecord{
-		Driver: f.tr.suite.Driver, SourceID: facts.SourceID, ToolVersions: facts.ToolVersions, Witness: facts.Witness, Artifacts: f.captured.Artifacts,
+		Driver: f.tr.suite.Driver, SourceID: facts.SourceID, ByTime: facts.ByTime, ToolVersions: facts.ToolVersions, Witness: facts.Witness, Artifacts: f.captured.Artifacts,
 		Tables: f.captured.Tables, HasCoordinator: f.captured.HasCoordinator, CoordinatorNewest: f.captured.CoordinatorNewest, Extra: f.captured.Extra,
 	}
 }
@@ -288,23 +381,52 @@ func (f *flight) storageBackup() engine.StorageBackup {
 	if err := json.Unmarshal(data, &record); err != nil {
 		f.t.Fatal(err)
 	}
-	return engine.StorageBackup{
-		Storage: storageName, RunID: "00000000000beef0", Record: record, Catalog: f.catalog, Custody: f.custody,
+	b := engine.StorageBackup{
+		Storage: storageName, RunID: "00000000000beef0", Name: "staging", Record: record, Catalog: f.catalog, Custody: f.custody,
 		Report:   func(m string, fields map[string]any) { f.tr.said.add(m, fields) },
 		Announce: func(context.Context, engine.Restored) error { return nil },
 	}
+	if record.ByTime {
+		b.RestorePoint = f.window.RestorePoint
+	}
+	return b
+}
+
+// kept is one backup, with the rows that it has to hold, that several cases restore.
+type kept struct {
+	flight *flight
+	want   []string
+}
+
+// backedUp is a backup for the cases of a restore. Behind an API, where each takes long, they share one.
+func (tr *trial) backedUp(t *testing.T) (*kept, engine.StorageBackup) {
+	t.Helper()
+	k := tr.kept
+	if k == nil || tr.Wire == nil {
+		k = &kept{want: tr.contents()}
+		k.flight, _ = tr.backup(t)
+		tr.kept = k
+	}
+	k.flight.t, k.flight.tr = t, tr // this case's
+	return k, k.flight.storageBackup()
 }
 
 // within calls do, which must come back promptly.
 func within(t *testing.T, what string, do func() error) error {
+	t.Helper()
+	return ends(t, prompt, what, do)
+}
+
+// ends calls do, which must come back in time.
+func ends(t *testing.T, in time.Duration, what string, do func() error) error {
 	t.Helper()
 	done := make(chan error, 1)
 	go func() { done <- do() }()
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(prompt):
-		t.Fatalf("%s did not return within %s", what, prompt)
+	case <-time.After(in):
+		t.Fatalf("%s did not return within %s", what, in)
 		return nil
 	}
 }
