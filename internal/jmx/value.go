@@ -70,8 +70,14 @@ func (m Map) Get(key string) (Value, bool) {
 	return nil, false
 }
 
+// guavaList is what Guava's immutable lists are sent as, whatever their size.
+const guavaList = "com.google.common.collect.ImmutableList$SerializedForm"
+
 // Strings makes a []string of a list, a set or an array whose elements are all strings, ObjectNames or Enums (their names). null is an empty one.
 func Strings(v Value) ([]string, error) {
+	if o, ok := v.(*Object); ok && o.Class == guavaList {
+		v = o.Fields["elements"]
+	}
 	list, ok := v.([]any)
 	if !ok && v != nil {
 		if s, ok := v.([]string); ok {

@@ -229,7 +229,10 @@ func TestStrings(t *testing.T) {
 	if s, err := Strings(nil); err != nil || len(s) != 0 {
 		t.Error(s, err)
 	}
-	for _, v := range []Value{"a", []any{int32(1)}, []any{nil}, Map{}} {
+	if s, err := Strings(&Object{Class: "com.google.common.collect.ImmutableList$SerializedForm", Fields: map[string]Value{"elements": []any{"COMPLETED", "b"}}}); err != nil || fmt.Sprint(s) != "[COMPLETED b]" {
+		t.Error(s, err)
+	}
+	for _, v := range []Value{"a", []any{int32(1)}, []any{nil}, Map{}, &Object{Class: "x", Fields: map[string]Value{"elements": []any{"a"}}}} {
 		if s, err := Strings(v); err == nil {
 			t.Errorf("%#v: %v", v, s)
 		}

@@ -127,14 +127,35 @@ func (d *data) readCredentials(ctx context.Context, v types.Map) (diags diag.Dia
 		CAPEM    types.String `tfsdk:"ca_pem"`
 		CertPEM  types.String `tfsdk:"cert_pem"`
 		KeyPEM   types.String `tfsdk:"key_pem"`
+		SSH      *struct {
+			Username      types.String `tfsdk:"username"`
+			PrivateKeyPEM types.String `tfsdk:"private_key_pem"`
+			Passphrase    types.String `tfsdk:"passphrase"`
+			Password      types.String `tfsdk:"password"`
+		} `tfsdk:"ssh"`
+		JMX *struct {
+			Username types.String `tfsdk:"username"`
+			Password types.String `tfsdk:"password"`
+		} `tfsdk:"jmx"`
 	}
 	diags.Append(v.ElementsAs(ctx, &entries, false)...)
 	for name, e := range entries {
 		if e.CertPEM.IsNull() != e.KeyPEM.IsNull() {
 			diags.AddAttributeError(path.Root("credentials").AtMapKey(name), "Incomplete client certificate", "cert_pem and key_pem belong together: set both or none.")
 		}
-		d.credentials[name] = &storage.Credentials{Username: e.Username.ValueString(), Password: e.Password.ValueString(),
+		c := &storage.Credentials{Username: e.Username.ValueString(), Password: e.Password.ValueString(),
 			CAPEM: e.CAPEM.ValueString(), CertPEM: e.CertPEM.ValueString(), KeyPEM: e.KeyPEM.ValueString()}
+		if e.SSH != nil {
+			c.SSH = &storage.SSHCredentials{Username: e.SSH.Username.ValueString(), PrivateKeyPEM: e.SSH.PrivateKeyPEM.ValueString(),
+				Passphrase: e.SSH.Passphrase.ValueString(), Password: e.SSH.Password.ValueString()}
+			if c.SSH.Passphrase != "" && c.SSH.PrivateKeyPEM == "" {
+				diags.AddAttributeError(path.Root("credentials").AtMapKey(name).AtName("ssh"), "Passphrase without a key", "passphrase belongs to private_key_pem, which is not set.")
+			}
+		}
+		if e.JMX != nil {
+			c.JMX = &storage.JMXCredentials{Username: e.JMX.Username.ValueString(), Password: e.JMX.Password.ValueString()}
+		}
+		d.credentials[name] = c
 	}
 	return diags
 }
@@ -246,7 +267,7 @@ func (d *data) groups(settings map[string]GroupSettings) (map[string]engine.Grou
 // env is what a driver gets for one storage. A `credentials` key that names no entry is an error.
 func (d *data) env(ctx context.Context, name, key string) (storage.Env, error) {
 	e := storage.Env{
-		StorageName: name, Clock: d.deps.Clock, Catalog: d.opened, CatalogIsDefault: d.catalogSettings.Default, AWS: d.openAWS, Getenv: d.deps.Getenv,
+		StorageName: name, Clock: d.deps.Clock, Catalog: d.opened, CatalogIsDefault: d.catalogSettings.Default, AWS: d.openAWS, Getenv: d.deps.Getenv, Holder: d.deps.Holder, Alive: d.deps.Alive,
 		Report: func(message string, fields map[string]any) { tflog.Info(ctx, name+": "+message, fields) },
 	}
 	if key == "" {

@@ -76,6 +76,24 @@ func (p *scalardbProvider) Schema(_ context.Context, _ provider.SchemaRequest, r
 			"ca_pem":   providerschema.StringAttribute{Optional: true, MarkdownDescription: "Certificates (PEM) of the authorities that may have signed the database's certificate. Default: the system's."},
 			"cert_pem": providerschema.StringAttribute{Optional: true, MarkdownDescription: "Client certificate (PEM), with `key_pem`."},
 			"key_pem":  providerschema.StringAttribute{Optional: true, Sensitive: true, MarkdownDescription: "Private key (PEM) of `cert_pem`."},
+			"ssh": providerschema.SingleNestedAttribute{
+				Optional:            true,
+				MarkdownDescription: "Log-in to the database's machines over SSH, for drivers that need one (`cassandra`). Without it the SSH agent and the keys in `~/.ssh` are asked.",
+				Attributes: map[string]providerschema.Attribute{
+					"username":        providerschema.StringAttribute{Optional: true, MarkdownDescription: "User name. Default: the one in the driver's own `ssh`."},
+					"private_key_pem": providerschema.StringAttribute{Optional: true, Sensitive: true, MarkdownDescription: "Private key, in PEM or OpenSSH format."},
+					"passphrase":      providerschema.StringAttribute{Optional: true, Sensitive: true, MarkdownDescription: "Passphrase of `private_key_pem`, if it has one."},
+					"password":        providerschema.StringAttribute{Optional: true, Sensitive: true, MarkdownDescription: "Password, where no key is accepted."},
+				},
+			},
+			"jmx": providerschema.SingleNestedAttribute{
+				Optional:            true,
+				MarkdownDescription: "Log-in to JMX, for drivers that speak it (`cassandra`).",
+				Attributes: map[string]providerschema.Attribute{
+					"username": providerschema.StringAttribute{Required: true, MarkdownDescription: "User name."},
+					"password": providerschema.StringAttribute{Required: true, Sensitive: true, MarkdownDescription: "Password."},
+				},
+			},
 		}},
 	}
 	resp.Schema = providerschema.Schema{

@@ -133,7 +133,11 @@ func (v driverValidator) ValidateObject(ctx context.Context, req validator.Objec
 		resp.Diagnostics.Append(diags...)
 		if !diags.HasError() {
 			resp.Diagnostics.Append(k.Validate(ctx, v.side, config, func(name string) storage.PathSetter {
-				return pathSetter{at: req.Path.AtName(k.Name()).AtName(name), diags: &resp.Diagnostics}
+				at := req.Path.AtName(k.Name())
+				for _, step := range strings.Split(name, ".") { // "transport.jmx.port"
+					at = at.AtName(step)
+				}
+				return pathSetter{at: at, diags: &resp.Diagnostics}
 			})...)
 		}
 	}

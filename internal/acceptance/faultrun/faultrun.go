@@ -32,8 +32,8 @@ const (
 // All lists them.
 func All() []Fault { return []Fault{KillProvider, KillCore, CtrlC, CtrlCTwice, Stop} }
 
-// limit of every single wait.
-const limit = time.Minute
+// limit of every single wait: generous, since a busy machine is no fault.
+const limit = 3 * time.Minute
 
 // Version of the provider with fault injection.
 const Version = "1.0.1"
@@ -61,26 +61,8 @@ type Outcome struct {
 // longest is the configuration's max_duration.
 func Strike(t testing.TB, w *cores.Workspace, p engine.Phase, f Fault, longest time.Duration, paused func() bool) Outcome {
 	t.Helper()
-	dir := t.TempDir()
-	hold := filepath.Join(dir, string(p)+".hold")
-	if err := os.WriteFile(hold, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	env := w.Env
-	w.Env = append(append([]string{}, env...), "SCALARDB_FAULT_DIR="+dir)
-	defer func() { w.Env = env }()
-
-	apply := w.Start(t, "apply", "-auto-approve", "-input=false", "-no-color")
-	until(t, limit, "the apply did not reach the phase "+string(p), func() bool {
-		_, err := os.Stat(filepath.Join(dir, string(p)+".reached"))
-		return err == nil
-	}, apply.Output)
+	apply, release := Hold(t, w, p)
 	o := Outcome{WasPaused: paused()}
-	release := func() {
-		if err := os.Remove(hold); err != nil && !errors.Is(err, os.ErrNotExist) {
-			t.Fatal(err)
-		}
-	}
 	struck := time.Now()
 	switch f {
 	case KillProvider:
@@ -117,10 +99,41 @@ func Strike(t testing.TB, w *cores.Workspace, p engine.Phase, f Fault, longest t
 	if f != Stop {
 		o.Unpaused = time.Since(struck)
 	}
-	o.Result = apply.Wait(t, limit)
+	o.Result = Ended(t, w, apply, limit)
+	return o
+}
+
+// Hold applies until the entry of a phase, where the run waits for release.
+func Hold(t testing.TB, w *cores.Workspace, p engine.Phase) (apply *cores.Process, release func()) {
+	t.Helper()
+	dir := t.TempDir()
+	hold := filepath.Join(dir, string(p)+".hold")
+	if err := os.WriteFile(hold, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := w.Env
+	w.Env = append(append([]string{}, env...), "SCALARDB_FAULT_DIR="+dir)
+	defer func() { w.Env = env }()
+
+	apply = w.Start(t, "apply", "-auto-approve", "-input=false", "-no-color")
+	until(t, limit, "the apply did not reach the phase "+string(p), func() bool {
+		_, err := os.Stat(filepath.Join(dir, string(p)+".reached"))
+		return err == nil
+	}, apply.Output)
+	return apply, func() {
+		if err := os.Remove(hold); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Ended waits until an apply is over, and all that it started.
+func Ended(t testing.TB, w *cores.Workspace, apply *cores.Process, limit time.Duration) cores.Result {
+	t.Helper()
+	r := apply.Wait(t, limit)
 	// What goes on without the core, a provider that cleans up or a watchdog, has its time too.
 	until(t, limit, "processes of the provider are left", func() bool { return len(Processes(w.Dir)) == 0 }, func() string { return strings.Join(Processes(w.Dir), "\n") })
-	return o
+	return r
 }
 
 // Processes lists what still runs of a workspace's provider: providers, watchdogs, by their executable below the workspace or its mirror.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/listplanmodifier"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/mapplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/stringplanmodifier"
 )
@@ -28,6 +29,13 @@ func ReplaceInt64() planmodifier.Int64 {
 // ReplaceList is ReplaceString for lists.
 func ReplaceList() planmodifier.List {
 	return listplanmodifier.RequiresReplaceIf(func(_ context.Context, q planmodifier.ListRequest, r *listplanmodifier.RequiresReplaceIfFuncResponse) {
+		r.RequiresReplace = !q.StateValue.IsNull()
+	}, replaceText, replaceText)
+}
+
+// ReplaceMap is ReplaceString for maps.
+func ReplaceMap() planmodifier.Map {
+	return mapplanmodifier.RequiresReplaceIf(func(_ context.Context, q planmodifier.MapRequest, r *mapplanmodifier.RequiresReplaceIfFuncResponse) {
 		r.RequiresReplace = !q.StateValue.IsNull()
 	}, replaceText, replaceText)
 }

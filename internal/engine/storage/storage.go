@@ -26,7 +26,7 @@ type Kind interface {
 	// DestinationAttributes are those in a restore.
 	DestinationAttributes() map[string]schema.Attribute
 	// Validate checks what can be known at validate time; diagnostics carry paths relative to the driver object
-	// made absolute by at. config may hold unknown values.
+	// made absolute by at ("transport.jmx.port" is an attribute of nested objects). config may hold unknown values.
 	Validate(ctx context.Context, side Side, config types.Object, at func(attribute string) PathSetter) diag.Diagnostics
 	NewSource(ctx context.Context, config types.Object, env Env) (engine.Source, diag.Diagnostics)
 	NewDestination(ctx context.Context, config types.Object, env Env) (engine.Destination, diag.Diagnostics)
@@ -70,6 +70,10 @@ type Env struct {
 	Credentials *Credentials
 	// AWS opens the account of the provider's `aws`, or of the environment: once, however many storages ask.
 	AWS func(ctx context.Context) (*awsapi.Session, error)
+	// Holder names this process in the catalog, and Alive says whether the process that a Holder names is still there; known is false where that cannot be
+	// told from here (another machine).
+	Holder string
+	Alive  func(holder string) (alive, known bool)
 	// Getenv is os.Getenv, or a test's.
 	Getenv func(string) string
 	Report func(message string, fields map[string]any)
@@ -82,7 +86,35 @@ type Credentials struct {
 	CAPEM    string
 	CertPEM  string
 	KeyPEM   string
+	SSH      *SSHCredentials // nil without an entry: then the usual places are asked
+	JMX      *JMXCredentials // nil without an entry
 }
+
+// SSHCredentials log in to the machines of a storage.
+type SSHCredentials struct {
+	Username      string // empty: the driver's own argument, or its default
+	PrivateKeyPEM string
+	Passphrase    string // of the key; empty where it has none
+	Password      string
+}
+
+// JMXCredentials log in to a Java process's JMX.
+type JMXCredentials struct {
+	Username string
+	Password string
+}
+
+// String keeps secrets out of logs and errors.
+func (SSHCredentials) String() string { return "(credentials)" }
+
+// GoString is String.
+func (SSHCredentials) GoString() string { return "(credentials)" }
+
+// String keeps secrets out of logs and errors.
+func (JMXCredentials) String() string { return "(credentials)" }
+
+// GoString is String.
+func (JMXCredentials) GoString() string { return "(credentials)" }
 
 // String keeps secrets out of logs and errors.
 func (Credentials) String() string { return "(credentials)" }

@@ -59,6 +59,14 @@ func DynamoDB(name, region, endpoint, accessKey, secretKey, prefix string, names
 	return s
 }
 
+// Cassandra is a storage in a Cassandra cluster, where a namespace is a keyspace. Its nodes speak CQL on the default port, without TLS.
+func Cassandra(name string, contactPoints []string, user, password string, namespaces ...string) Storage {
+	return Storage{
+		Name: name, URL: strings.Join(contactPoints, ","), Username: user, Password: password, Namespaces: namespaces,
+		Properties: map[string]string{"storage": "cassandra", "contact_port": "9042"},
+	}
+}
+
 // Config says what a system is made of.
 type Config struct {
 	Storages []Storage
@@ -66,6 +74,8 @@ type Config struct {
 	Namespaces []string
 	Accounts   int // per namespace; 20 when zero
 	Balance    int // of each account at the start; 1000 when zero
+	// SchemaArguments are further ones of the schema loader, such as {"--replication-factor", "3"}: without it Cassandra keeps one copy of everything.
+	SchemaArguments []string
 	// Properties are added to Scalar DB's, on the server and in embedded clients:
 	// "scalar.db.consensus_commit.coordinator.namespace", "scalar.db.system_namespace_name", group commit.
 	Properties map[string]string

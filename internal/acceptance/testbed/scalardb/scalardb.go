@@ -71,7 +71,7 @@ func (s *System) loadSchema(t testing.TB) {
 	}
 	config := WriteProperties(t, s.dir, "schema.properties", s.Config.embedded())
 	p := java(t, s.dir, "schema", "com.scalar.db.schemaloader.SchemaLoader",
-		"--config", config, "--schema-file", schema, "--coordinator")
+		append([]string{"--config", config, "--schema-file", schema, "--coordinator"}, s.Config.SchemaArguments...)...)
 	p.wait(t, "making the tables of Scalar DB", schemaLimit)
 	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
 		t.Fatalf("making the tables of Scalar DB: exit code %d\n%s", code, p.output())

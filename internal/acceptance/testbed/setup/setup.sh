@@ -2,8 +2,8 @@
 # Fetches, builds and checks everything that the tests need beside Go itself: databases, the real Scalar DB server, Cassandra,
 # Terraform and OpenTofu, the linter. Every step is skipped when its result is there already.
 #
-# setup.sh [PART]...: databases, scalardb, dynamodb, cassandra, sshd, terraform, linter, opentofu, versitygw, moto, awsschema; all of them when none is
-# named
+# setup.sh [PART]...: databases, scalardb, dynamodb, cassandra, sshd, terraform, linter, opentofu, versitygw, moto, awsschema, medusa; all of them when none
+# is named
 #
 #   TESTBED_CACHE        where the results are kept; .cache of this repository when unset
 #   TESTBED_UPDATE_SUMS  1: write jars.sha256 anew after a change of pom.xml, instead of checking it
@@ -11,7 +11,7 @@ set -euo pipefail
 
 only=("$@")
 for part in "${only[@]}"; do
-	[[ " databases scalardb dynamodb cassandra sshd terraform linter opentofu versitygw moto awsschema " == *" $part "* ]] || {
+	[[ " databases scalardb dynamodb cassandra sshd terraform linter opentofu versitygw moto awsschema medusa " == *" $part "* ]] || {
 		echo "testbed: no such part: $part" >&2
 		exit 2
 	}
@@ -61,7 +61,7 @@ missing_packages() {
 	if wanted terraform; then
 		command -v gcc >/dev/null || echo gcc libc6-dev
 	fi
-	if wanted terraform || wanted moto || wanted awsschema; then
+	if wanted terraform || wanted moto || wanted awsschema || wanted medusa; then
 		python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
 	fi
 }
@@ -191,17 +191,21 @@ fetch_terraform() {
 	mv "$dir.tmp" "$dir"
 }
 
-# fetch_moto DIR REQUIREMENTS: a virtual environment with the moto server, by the running Python. pip is not put into it: it would be the bundled one.
-fetch_moto() {
+# fetch_python DIR REQUIREMENTS RUNS: a virtual environment with packages, by the running Python. RUNS tells whether they run. pip is not put into it: it
+# would be the bundled one. The requirements name everything: pip has nothing to resolve.
+fetch_python() {
 	rm -rf "$1" "$1.tmp"
 	python3 -m venv --without-pip "$1.tmp"
-	python3 -m pip --python "$1.tmp/bin/python" install -q --disable-pip-version-check --no-cache-dir --require-hashes --only-binary :all: -r "$2"
-	moto_runs "$1.tmp" || die "the moto server in $1.tmp does not start"
+	python3 -m pip --python "$1.tmp/bin/python" install -q --disable-pip-version-check --no-cache-dir --no-deps --require-hashes --only-binary :all: -r "$2"
+	"$3" "$1.tmp" || die "what was installed in $1.tmp does not start"
 	mv "$1.tmp" "$1" # its commands name the old path: they are started as modules (python -m moto.server)
 }
 
 # moto_runs DIR: also false after an upgrade of Python, when the environment has to be made anew.
 moto_runs() { [[ -x $1/bin/python ]] && "$1/bin/python" -m moto.server --help >/dev/null 2>&1; }
+
+# medusa_runs DIR: likewise, for cassandra-medusa.
+medusa_runs() { [[ -x $1/bin/python ]] && "$1/bin/python" -c "import medusa.medusacli" >/dev/null 2>&1; }
 
 # fetch_awsschema DIR REQUIREMENTS: of the generated bindings, the modules of the resources that examples/handing-over has. The wheel is as large as all of
 # them together, and is thrown away.
@@ -292,7 +296,7 @@ fetch_jolokia() {
 digest() { cat -- "$@" | sha256sum | cut -c1-16; }
 
 command -v go >/dev/null || die "go is not on the PATH"
-mkdir -p "$cache/log" "$cache/bin" "$cache/cores" "$cache/scalardb" "$cache/dynamodb" "$cache/cassandra" "$cache/cassandra41" "$cache/moto" "$cache/awsschema"
+mkdir -p "$cache/log" "$cache/bin" "$cache/cores" "$cache/scalardb" "$cache/dynamodb" "$cache/cassandra" "$cache/cassandra41" "$cache/moto" "$cache/awsschema" "$cache/medusa"
 exec 9>"$cache/lock"
 flock 9 # two clones may share one cache
 
@@ -306,6 +310,7 @@ cassandra_jars=$cache/cassandra/jars-$(digest "$here/cassandra/pom.xml" "$here/c
 cassandra41_jars=$cache/cassandra41/jars-$(digest "$here/cassandra41/pom.xml" "$here/cassandra41/jars.sha256")
 jolokia=$cache/cassandra/jolokia-$(digest "$here/jolokia/pom.xml" "$here/jolokia/jars.sha256").jar
 moto_venv=$cache/moto/venv-$(digest "$here/moto/requirements.txt")
+medusa_venv=$cache/medusa/venv-$(digest "$here/medusa/requirements.txt")
 aws_schema=$cache/awsschema/bindings-$(digest "$here/awsschema/requirements.txt")
 old=$cache/cores/terraform-$terraform_old new=$cache/cores/terraform-$terraform_new tofu=$cache/cores/opentofu-$opentofu
 
@@ -340,8 +345,12 @@ step packages no_missing_packages -- install_packages
 ) &
 (
 	if wanted moto; then
-		step "moto" moto_runs "$moto_venv" -- fetch_moto "$moto_venv" "$here/moto/requirements.txt"
+		step "moto" moto_runs "$moto_venv" -- fetch_python "$moto_venv" "$here/moto/requirements.txt" moto_runs
 		ln -sfn "$(basename "$moto_venv")" "$cache/moto/venv"
+	fi
+	if wanted medusa; then
+		step "medusa" medusa_runs "$medusa_venv" -- fetch_python "$medusa_venv" "$here/medusa/requirements.txt" medusa_runs
+		ln -sfn "$(basename "$medusa_venv")" "$cache/medusa/venv"
 	fi
 	if wanted awsschema; then
 		step "aws schema" test -d "$aws_schema" -- fetch_awsschema "$aws_schema" "$here/awsschema/requirements.txt"

@@ -6,6 +6,7 @@ import (
 	awsdynamodb "github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/aws_dynamodb"
 	awsrdscluster "github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/aws_rds_cluster"
 	awsrdsinstance "github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/aws_rds_instance"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/mysql"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/postgresql"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/sqlite"
@@ -17,6 +18,7 @@ func Kinds() []storage.Kind {
 		awsdynamodb.Kind{},
 		awsrdscluster.Kind{},
 		awsrdsinstance.Kind{},
+		cassandra.Kind{},
 		mysql.Kind{},
 		postgresql.Kind{},
 		sqlite.Kind{},

@@ -30,6 +30,7 @@ const (
 	importTimeout  = 2 * time.Hour // data is copied, and indexes are built
 	repairTimeout  = 24 * time.Hour
 	cleanupTimeout = 12 * time.Hour // the node's data is rewritten
+	drainTimeout   = 10 * time.Minute
 	repairInterval = 2 * time.Second
 	// startLimit is how often a repair may be unknown to its node after it was asked for.
 	startLimit = 15
@@ -70,6 +71,9 @@ var (
 	_ node.Transport       = (*Transport)(nil)
 	_ node.Operator        = (*Operator)(nil)
 	_ node.Importer        = (*Operator)(nil)
+	_ node.Loader          = (*Operator)(nil)
+	_ node.Cleaner         = (*Operator)(nil)
+	_ node.Drainer         = (*Operator)(nil)
 	_ node.WriteCounter    = (*Operator)(nil)
 	_ node.DirectoryLister = (*Operator)(nil)
 	_ node.Repairer        = (*Operator)(nil)
@@ -440,6 +444,16 @@ func (o *Operator) Cleanup(ctx context.Context, keyspace string) error {
 	}
 	if status, ok := v.(int32); !ok || status != 0 {
 		return o.failed(what, fmt.Errorf("the node says %v, and 0 is done: its log says why", v))
+	}
+	return nil
+}
+
+// Drain implements node.Drainer.
+func (o *Operator) Drain(ctx context.Context) error {
+	ctx, cancel := o.clock.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	if _, err := o.invoke(ctx, true, storageService, "drain", nil); err != nil {
+		return o.failed("draining", err)
 	}
 	return nil
 }

@@ -25,6 +25,8 @@ type cassandra struct {
 	readOnly  bool
 	keeps     bool // clearing says that it did, and does nothing
 	failDirs  []any
+	anyTokens bool    // imports do not look at tokens
+	cleanup   int32   // what a cleanup returns
 	repair    [][]any // what the states are, one after the other; nil: unknown
 	number    int32   // of the repair
 
@@ -140,10 +142,17 @@ func (c *conn) Invoke(_ context.Context, bean, operation string, args []any, sig
 			}
 			return nil, nil
 		case "org.apache.cassandra.db:type=Tables,keyspace=shop,table=t importNewSSTables(java.util.Set,boolean,boolean,boolean,boolean,boolean,boolean,boolean)":
-			if want := []any{true, true, true, true, true, false, true}; !reflect.DeepEqual(args[1:], want) || len(args[0].(jmx.Set)) == 0 {
+			if want := []any{true, true, true, !c.anyTokens, true, false, true}; !reflect.DeepEqual(args[1:], want) || len(args[0].(jmx.Set)) == 0 {
 				return nil, fmt.Errorf("it is called with %v", args)
 			}
 			return append([]any{}, c.failDirs...), nil
+		case storageService + " forceKeyspaceCleanup(int,java.lang.String,[Ljava.lang.String;)":
+			if !reflect.DeepEqual(args, []any{int32(0), "shop", []string{}}) {
+				return nil, fmt.Errorf("it is called with %v", args)
+			}
+			return c.cleanup, nil
+		case storageService + " drain()":
+			return nil, nil
 		case storageService + " repairAsync(java.lang.String,java.util.Map)":
 			if args[1].(map[string]string)["incremental"] != "false" {
 				return nil, errors.New("not a full repair")
@@ -428,5 +437,22 @@ func TestSnapshotsOf(t *testing.T) {
 	}
 	if all, err := snapshotsOf(jmx.Map{{Key: "x", Value: []map[string]any{row()}}}); err != nil || all[0] != (node.Snapshot{Tag: "x", Keyspace: "k", Table: "t", TrueSize: 1, Size: 2}) {
 		t.Errorf("%v, %v", all, err)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	k := &cassandra{anyTokens: true}
+	o := open(t, k)
+	for _, err := range []error{o.Load(context.Background(), "shop", "t", []string{"/a/shop/t"}), o.Cleanup(context.Background(), "shop"), o.Drain(context.Background())} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if err := o.Import(context.Background(), "shop", "t", []string{"/a/shop/t"}); err == nil {
+		t.Error("an import does not look at tokens")
+	}
+	k.cleanup = 1
+	if err := o.Cleanup(context.Background(), "shop"); err == nil || !strings.Contains(err.Error(), "says 1") {
+		t.Errorf("an aborted cleanup: %v", err)
 	}
 }

@@ -28,6 +28,8 @@ type double struct {
 
 	mu       sync.Mutex
 	seen     []string
+	cleanup  int // what a cleanup returns
+	drained  bool
 	imported []any
 	failed   []string   // directories that an import refuses
 	repairs  [][]string // what is said of the repair, one after the other
@@ -179,6 +181,14 @@ func (d *double) exec(ctx context.Context, q request) (answer map[string]any, re
 		if err := d.memory.ClearSnapshot(ctx, q.Arguments[0].(string), texts(q.Arguments[1])); err != nil {
 			return fails(500, "java.io.IOException", err.Error()), ""
 		}
+		return value(nil), ""
+	case cleanup:
+		if !reflect.DeepEqual(q.Arguments, []any{float64(0), "app", []any{}}) {
+			return fails(500, "java.lang.IllegalArgumentException", fmt.Sprint(q.Arguments)), ""
+		}
+		return value(d.cleanup), ""
+	case "drain":
+		d.drained = true
 		return value(nil), ""
 	case repairAsync:
 		return value(d.repair), ""

@@ -28,9 +28,11 @@ const (
 	// The set of directories, then resetLevel, clearRepaired, verifySSTables, verifyTokens, invalidateCaches, extendedVerify, copyData.
 	importSSTables = "importNewSSTables(java.util.Set,boolean,boolean,boolean,boolean,boolean,boolean,boolean)"
 
-	cleanup        = "forceKeyspaceCleanup(int,java.lang.String,[Ljava.lang.String;)"
+	cleanup = "forceKeyspaceCleanup(int,java.lang.String,[Ljava.lang.String;)"
 	// cleanupLimit ends a cleanup, which rewrites what the node has of the keyspace.
 	cleanupLimit = 12 * time.Hour
+
+	drainLimit = 10 * time.Minute
 
 	// importLimit ends an import: copying a node's files takes as long as they are large.
 	importLimit = 6 * time.Hour
@@ -46,6 +48,9 @@ var (
 	_ node.Operator        = (*Operator)(nil)
 	_ node.TagLister       = (*Operator)(nil)
 	_ node.Importer        = (*Operator)(nil)
+	_ node.Loader          = (*Operator)(nil)
+	_ node.Cleaner         = (*Operator)(nil)
+	_ node.Drainer         = (*Operator)(nil)
 	_ node.WriteCounter    = (*Operator)(nil)
 	_ node.DirectoryLister = (*Operator)(nil)
 	_ node.Repairer        = (*Operator)(nil)
@@ -313,6 +318,14 @@ func (o *Operator) Cleanup(ctx context.Context, keyspace string) error {
 	}
 	if status != 0 {
 		return fmt.Errorf("cleaning up keyspace %s: the node says %d, and 0 is done: its log says why", keyspace, status)
+	}
+	return nil
+}
+
+// Drain implements node.Drainer.
+func (o *Operator) Drain(ctx context.Context) error {
+	if _, err := o.do(ctx, exec("drain"), drainLimit); err != nil {
+		return fmt.Errorf("draining: %w", err)
 	}
 	return nil
 }

@@ -139,6 +139,24 @@ func TestImport(t *testing.T) {
 	}
 }
 
+func TestLoad(t *testing.T) {
+	d, o := start(t)
+	if err := o.Load(t.Context(), "app", "items", []string{"/a/app/items"}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []any{[]any{"/a/app/items"}, true, true, true, false, true, false, true}; !reflect.DeepEqual(d.imported, want) {
+		t.Errorf("imported with %v", d.imported)
+	}
+	if err := o.Cleanup(t.Context(), "app"); err != nil {
+		t.Error(err)
+	}
+	d.cleanup = 1
+	wants(t, o.Cleanup(t.Context(), "app"), "says 1")
+	if err := o.Drain(t.Context()); err != nil || !d.drained {
+		t.Errorf("drained %v: %v", d.drained, err)
+	}
+}
+
 func TestRepair(t *testing.T) {
 	for _, c := range []struct {
 		number int

@@ -100,3 +100,18 @@ type Snapshotter interface {
 type KeepsSnapshot interface {
 	KeepsSnapshot() bool
 }
+
+// Fetcher is what a Mover may also be: it brings what Move took off the nodes back to a node, for a restore.
+type Fetcher interface {
+	// Fetch brings the files of one captured node to a directory of a node, which it makes and which must not be there: as
+	// DIRECTORY/KEYSPACE/TABLE-ID/PATH, with the table's id without dashes and snapshot.File.Path. It returns when all of the list is there, which it has
+	// looked at; only manifest.json and schema.cql may be missing. What it leaves on an error the caller removes with the directory.
+	Fetch(ctx context.Context, a engine.Artifact, from snapshot.Node, list *snapshot.FileList, to Node, directory string) error
+}
+
+// Restorer is what a Mover may also be that has a tool of its own for a restore: it puts all files of a backup back where they were, on the same nodes. Who calls
+// it has stopped them and removed their data, commit log, hints, caches and system.paxos, and starts them afterwards.
+type Restorer interface {
+	// Restore returns when the tool says that it is done on every node. Whether the files are there is for the caller to see.
+	Restore(ctx context.Context, p Place, a engine.Artifact) error
+}

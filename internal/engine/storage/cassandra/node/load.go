@@ -13,3 +13,9 @@ type Loader interface {
 type Cleaner interface {
 	Cleanup(ctx context.Context, keyspace string) error
 }
+
+// Drainer is what an Operator may also be: it writes everything that the node has in memory into SSTables, and has it take no more writes, as `nodetool drain` does.
+// The node serves nothing then until it is started anew.
+type Drainer interface {
+	Drain(ctx context.Context) error
+}

@@ -23,6 +23,7 @@ const (
 	repairTimeout = 24 * time.Hour
 	// cleanupTimeout is for a node's data to be rewritten.
 	cleanupTimeout = 12 * time.Hour
+	drainTimeout   = 10 * time.Minute
 	// batch is how many bytes of arguments one command gets: a shell's whole command line may have 128 KiB on Linux.
 	batch = 48 << 10
 )
@@ -59,6 +60,9 @@ var (
 	_ node.Transport       = (*Transport)(nil)
 	_ node.Operator        = (*Operator)(nil)
 	_ node.Importer        = (*Operator)(nil)
+	_ node.Loader          = (*Operator)(nil)
+	_ node.Cleaner         = (*Operator)(nil)
+	_ node.Drainer         = (*Operator)(nil)
 	_ node.WriteCounter    = (*Operator)(nil)
 	_ node.DirectoryLister = (*Operator)(nil)
 	_ node.Repairer        = (*Operator)(nil)
@@ -315,6 +319,12 @@ func (o *Operator) Cleanup(ctx context.Context, keyspace string) error {
 		return o.failed(fmt.Errorf("cleaning up keyspace %s: nodetool exited with status 0 and said: %s", keyspace, reason(out)))
 	}
 	return nil
+}
+
+// Drain implements node.Drainer.
+func (o *Operator) Drain(ctx context.Context) error {
+	_, err := o.run(ctx, drainTimeout, "drain")
+	return err
 }
 
 // batches splits arguments such that no command line gets too long.

@@ -24,9 +24,10 @@ type cassandra struct {
 	tables    []string // of each keyspace
 	snapshots []node.Snapshot
 	readOnly  bool
-	silent    bool // it exits with 0, and says and does nothing
-	keeps     bool // clearsnapshot says that it did, and does nothing
-	mute      bool // it does everything, and a wrapper swallows what snapshot says
+	silent    bool   // it exits with 0, and says and does nothing
+	keeps     bool   // clearsnapshot says that it did, and does nothing
+	mute      bool   // it does everything, and a wrapper swallows what snapshot says
+	cleanup   string // what a cleanup says
 	failDirs  []string
 	calls     []string
 	closed    bool
@@ -88,7 +89,11 @@ func (c *cassandra) Run(_ context.Context, args []string) ([]byte, error) {
 			})
 		}
 		return []byte("Requested clearing snapshot(s) for [...] with snapshot name [" + options[1] + "]\n"), nil
-	case command == "import --copy-data" && len(names) >= 3:
+	case args[0] == "cleanup" && len(options) == 0 && len(names) == 1:
+		return []byte(c.cleanup), nil
+	case command == "drain ":
+		return nil, nil
+	case (command == "import --copy-data" || command == "import --copy-data --no-tokens") && len(names) >= 3:
 		if len(c.failDirs) > 0 {
 			return c.fail(1, "Some directories failed to import, check server logs for details:\n%s\n", strings.Join(c.failDirs, "\n"))
 		}
@@ -298,6 +303,23 @@ func TestRefusals(t *testing.T) {
 	}
 	if len(c.calls) != before {
 		t.Errorf("it ran %q", c.calls[before:])
+	}
+}
+
+func TestLoad(t *testing.T) {
+	c := fake()
+	o := open(t, c)
+	for _, err := range []error{o.Load(t.Context(), "shop", "t", []string{"/a/shop/t"}), o.Cleanup(t.Context(), "shop"), o.Drain(t.Context())} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if want := []string{"import --copy-data --no-tokens -- shop t /a/shop/t", "cleanup -- shop", "drain"}; !slices.Equal(c.calls[1:], want) {
+		t.Errorf("it ran %q", c.calls)
+	}
+	c.cleanup = "Aborted cleaning up at least one table in keyspace shop, check server logs for more information.\n"
+	if err := o.Cleanup(t.Context(), "shop"); err == nil || !strings.Contains(err.Error(), "Aborted") {
+		t.Errorf("an aborted cleanup: %v", err)
 	}
 }
 

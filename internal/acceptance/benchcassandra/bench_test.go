@@ -1,0 +1,443 @@
+//go:build bench
+
+// Package benchcassandra compares how long a pause lasts for the snapshot of a Cassandra cluster, by each transport and by a script as people write them.
+package benchcassandra
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	gocql "github.com/apache/cassandra-gocql-driver/v2"
+
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed"
+	bed "github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed/cassandra"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/admin"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/catalog/directory"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/clock"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/enginetest/adminserver"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/lock"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/jmxnode"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/jolokia"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/local"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/managementapi"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/managementapi/managementapitest"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/node"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/nodetool"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/remote"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/rest"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/sidecar"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/sidecar/sidecartest"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/target"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/watchdog"
+)
+
+const (
+	rounds = 5
+	tables = 10 // of the application
+	rows   = 20 // written to each of them before each snapshot, so that every snapshot has as much to flush
+)
+
+// The rows of the result.
+const (
+	alone    = "takeSnapshot, slowest node, each alone"
+	together = "takeSnapshot, all nodes at once"
+	script   = "scalar-admin; nodetool over ssh; scalar-admin"
+)
+
+// Targets: what the pause window may take of the slowest node's own time, and how much less than the script's.
+const (
+	mostOfOwn   = 1.3
+	leastScript = 20
+)
+
+// figure is of one backup: how long the window was open, how long it lasted from the confirmed pause until the server was unpaused, and how long the server was
+// paused, from its first refusal on.
+type figure struct{ window, pause, refused time.Duration }
+
+// TestBenchCassandra takes backups of one cluster of three nodes by every transport in turns, and in the same run does what people do by hand.
+func TestBenchCassandra(t *testing.T) {
+	b := newBench(t)
+	ways := b.transports(t)
+	var names []string
+	for _, w := range ways {
+		names = append(names, w.name)
+	}
+	names = append(names, script)
+	figures := map[string][]figure{}
+	for round := range rounds + 1 {
+		own := map[string]figure{alone: {pause: b.alone(t, round)}, together: {pause: b.together(t, round)}}
+		// Each snapshot leaves a little more to be linked by the next: everybody comes first sometimes.
+		for i := range names {
+			name := names[(i+round)%len(names)]
+			b.write(t)
+			if name == script {
+				own[name] = b.byHand(t, round)
+				continue
+			}
+			own[name] = b.backup(t, ways[slices.Index(names, name)].settings, fmt.Sprintf("%s-%d", strings.Trim(strings.Fields(name)[0], ","), round))
+		}
+		if round == 0 {
+			continue // the virtual machines warm up
+		}
+		t.Logf("round %d: %v", round, own)
+		for name, f := range own {
+			figures[name] = append(figures[name], f)
+		}
+	}
+	b.report(t, append([]string{alone, together}, names...), figures)
+}
+
+func (b *bench) report(t *testing.T, names []string, figures map[string][]figure) {
+	t.Helper()
+	load, _ := os.ReadFile("/proc/loadavg")
+	own, hand := median(figures[alone]).pause, median(figures[script]).pause
+	var out strings.Builder
+	fmt.Fprintf(&out, "Cassandra %s, %d nodes, %d processors, load %s, medians of %d\n\n", b.cluster.Options.Version, len(b.cluster.Nodes), runtime.NumCPU(), strings.TrimSpace(string(load)), rounds)
+	fmt.Fprintf(&out, "| | window | confirmed pause to unpause | server paused | of the slowest node's own | script's pause is longer by |\n|---|---|---|---|---|---|\n")
+	meet := 0
+	for _, name := range names {
+		m := median(figures[name])
+		ofOwn, times := m.pause.Seconds()/own.Seconds(), hand.Seconds()/m.pause.Seconds()
+		fmt.Fprintf(&out, "| %s | %s | %s | %s | %.2f | %.1f |\n", name, milliseconds(m.window), milliseconds(m.pause), milliseconds(m.refused), ofOwn, times)
+		if name != alone && name != together && ofOwn <= mostOfOwn && times >= leastScript {
+			meet++
+		}
+	}
+	for _, name := range names {
+		var all []string
+		for _, f := range figures[name] {
+			all = append(all, milliseconds(f.pause))
+		}
+		fmt.Fprintf(&out, "\n%s: %s", name, strings.Join(all, ", "))
+	}
+	t.Log(out.String())
+	if meet == 0 {
+		t.Errorf("no transport paused for at most %.1f times as long as the slowest node's own snapshot, and %d times shorter than the script", mostOfOwn, leastScript)
+	}
+}
+
+func milliseconds(d time.Duration) string {
+	if d == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%.1f ms", d.Seconds()*1000)
+}
+
+// median takes each of the times by itself.
+func median(all []figure) figure {
+	of := func(time func(figure) time.Duration) time.Duration {
+		slices.SortFunc(all, func(a, b figure) int { return int(time(a) - time(b)) })
+		return time(all[len(all)/2])
+	}
+	all = slices.Clone(all)
+	return figure{of(func(f figure) time.Duration { return f.window }), of(func(f figure) time.Duration { return f.pause }), of(func(f figure) time.Duration { return f.refused })}
+}
+
+// bench is a cluster with tables as ScalarDB makes them.
+type bench struct {
+	cluster *bed.Cluster
+	ssh     *bed.SSH
+	session *gocql.Session
+	nodes   []node.Node
+	jmx     []node.Operator // of the nodes
+	written int
+}
+
+var keyspaces = []string{"coordinator", "scalardb", "shop"}
+
+const transactional = "tx_id text, tx_state int, tx_version int, tx_prepared_at bigint, tx_committed_at bigint, before_body text, before_tx_id text, " +
+	"before_tx_state int, before_tx_version int, before_tx_prepared_at bigint, before_tx_committed_at bigint"
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	b := &bench{cluster: bed.Start(t, bed.Options{Jolokia: true})}
+	b.ssh = b.cluster.StartSSH(t)
+	b.session = b.cluster.Session(t)
+	for _, k := range keyspaces {
+		b.cql(t, "CREATE KEYSPACE "+k+" WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 3}")
+	}
+	create := []string{"coordinator.state (tx_id text PRIMARY KEY, tx_state int, tx_created_at bigint)", "scalardb.namespaces (name text PRIMARY KEY)"}
+	for i := range tables {
+		create = append(create, fmt.Sprintf("shop.t%d (id int PRIMARY KEY, body text, %s)", i, transactional))
+	}
+	for _, c := range create {
+		// A compaction in the one or the other window would be a matter of chance.
+		b.cql(t, "CREATE TABLE "+c+" WITH compaction = {'class': 'SizeTieredCompactionStrategy', 'enabled': 'false'}")
+	}
+	for _, k := range []string{"coordinator", "shop"} {
+		b.cql(t, "INSERT INTO scalardb.namespaces (name) VALUES (?)", k)
+	}
+	transport := b.overJMX()
+	for _, n := range b.cluster.Nodes {
+		var id, dc, rack, version string
+		var tokens []string
+		if err := n.Session(t).Query("SELECT host_id, data_center, rack, release_version, tokens FROM system.local").Scan(&id, &dc, &rack, &version, &tokens); err != nil {
+			t.Fatal(err)
+		}
+		b.nodes = append(b.nodes, node.Node{HostID: id, Address: n.Address, Datacenter: dc, Rack: rack, Version: version, Tokens: tokens})
+	}
+	for _, n := range b.nodes {
+		op, err := transport.Open(t.Context(), n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = op.Close() })
+		b.jmx = append(b.jmx, op)
+	}
+	return b
+}
+
+func (b *bench) overJMX() *jmxnode.Transport {
+	return jmxnode.New(jmxnode.Settings{Clock: clock.System{}})
+}
+
+func (b *bench) cql(t *testing.T, statement string, args ...any) {
+	t.Helper()
+	if err := b.session.Query(statement, args...).Consistency(gocql.All).ExecContext(t.Context()); err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+// write changes every table, in all replicas.
+func (b *bench) write(t *testing.T) {
+	t.Helper()
+	for i := range tables {
+		batch := b.session.Batch(gocql.UnloggedBatch).Consistency(gocql.All)
+		for range rows {
+			b.written++
+			batch.Query(fmt.Sprintf("INSERT INTO shop.t%d (id, body, tx_id, tx_state, tx_version) VALUES (?, ?, ?, 3, 1)", i), b.written, strings.Repeat("text", 100), fmt.Sprint(b.written))
+		}
+		if err := batch.ExecContext(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.cql(t, "INSERT INTO coordinator.state (tx_id, tx_state, tx_created_at) VALUES (?, 3, 1)", fmt.Sprint(b.written))
+}
+
+// way is one transport.
+type way struct {
+	name     string
+	settings cassandra.Settings
+}
+
+func (b *bench) transports(t *testing.T) []way {
+	t.Helper()
+	transport := func(name string, open func(cassandra.Reaching) (node.Transport, error)) way {
+		return way{name, cassandra.Settings{
+			Storage: "c", Clock: clock.System{}, ContactPoints: b.cluster.ContactPoints(), Mover: cassandra.KeepOnNodes(),
+			Reach: func(r cassandra.Reaching) (node.Transport, node.Filesystem, error) {
+				t, err := open(r)
+				return t, nil, err
+			},
+		}}
+	}
+	api := func(url string) rest.Settings { return rest.Settings{URL: url, Clock: clock.System{}} }
+	// Each double works on its node over a connection of its own. That of the Sidecar takes single tables, which our JMX client does not.
+	overHTTP, err := jolokia.New(api("http://{address}:8778/jolokia"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	backing := func(tr node.Transport, n node.Node) node.Operator {
+		op, err := tr.Open(t.Context(), n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = op.Close() })
+		return op
+	}
+	for _, n := range b.nodes {
+		managementapitest.Start(t, managementapitest.Options{Node: n, Cluster: b.nodes, Backing: backing(b.overJMX(), n), Listen: n.Address + ":8080"})
+		sidecartest.Start(t, sidecartest.Options{Node: n, Cluster: b.nodes, Backing: sidecartest.Over(backing(overHTTP, n)), Listen: n.Address + ":9043"})
+	}
+	hosts, err := remote.New(remote.Settings{Port: b.ssh.Port, User: b.ssh.User, KnownHosts: b.ssh.KnownHosts, PrivateKeyPEM: string(b.ssh.PrivateKeyPEM)},
+		remote.Options{Clock: clock.System{}, Getenv: os.Getenv})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []way{
+		transport("jmx", func(cassandra.Reaching) (node.Transport, error) { return b.overJMX(), nil }),
+		transport("jolokia", func(cassandra.Reaching) (node.Transport, error) {
+			return jolokia.New(api("http://{address}:8778/jolokia"))
+		}),
+		transport("management_api (double)", func(cassandra.Reaching) (node.Transport, error) {
+			return managementapi.New(api("http://{address}:8080"))
+		}),
+		transport("sidecar (double)", func(r cassandra.Reaching) (node.Transport, error) {
+			return sidecar.New(api("http://{address}:9043"), r.Tables)
+		}),
+		transport("ssh, nodetool", func(cassandra.Reaching) (node.Transport, error) {
+			return &nodetool.Transport{Runner: nodetool.SSH{Hosts: hosts}, Clock: clock.System{}}, nil
+		}),
+		transport("exec, nodetool", func(r cassandra.Reaching) (node.Transport, error) {
+			m := local.Machine{Clock: clock.System{}, Getenv: os.Getenv, Custody: r.Custody}
+			return &nodetool.Transport{Runner: nodetool.Exec{Machine: m, Command: []string{b.cluster.NodetoolPath(), "-h", "{address}"}}, Clock: clock.System{}}, nil
+		}),
+	}
+}
+
+// alone is how long takeSnapshot takes on the slowest node, while the others have nothing to do.
+func (b *bench) alone(t *testing.T, round int) (slowest time.Duration) {
+	t.Helper()
+	b.write(t)
+	tag := fmt.Sprintf("alone-%d", round)
+	for _, op := range b.jmx {
+		began := time.Now()
+		if err := op.TakeSnapshot(t.Context(), tag, keyspaces); err != nil {
+			t.Fatal(err)
+		}
+		slowest = max(slowest, time.Since(began))
+	}
+	b.clear(t, tag)
+	return slowest
+}
+
+// together is how long it takes on all nodes at once, which here share the processors.
+func (b *bench) together(t *testing.T, round int) time.Duration {
+	t.Helper()
+	b.write(t)
+	tag := fmt.Sprintf("together-%d", round)
+	errs := make([]error, len(b.jmx))
+	var wg sync.WaitGroup
+	began := time.Now()
+	for i, op := range b.jmx {
+		wg.Go(func() { errs[i] = op.TakeSnapshot(t.Context(), tag, keyspaces) })
+	}
+	wg.Wait()
+	took := time.Since(began)
+	for _, err := range errs {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.clear(t, tag)
+	return took
+}
+
+func (b *bench) clear(t *testing.T, tag string) {
+	t.Helper()
+	for _, op := range b.jmx {
+		if err := op.ClearSnapshot(t.Context(), tag, keyspaces); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (b *bench) backup(t *testing.T, s cassandra.Settings, name string) figure {
+	t.Helper()
+	server, err := adminserver.Start(adminserver.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	system := clock.System{}
+	catalog, err := directory.New(t.TempDir(), system)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Catalog = catalog
+	dialer, err := admin.NewDialer(admin.Settings{}, system)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keeper := cassandra.NewKeeper(s, true, nil)
+	e := &engine.Engine{
+		Clock: system, Catalog: catalog, Locker: lock.Locker{Catalog: catalog, Clock: system, Holder: "bench"}, Reporter: silent{},
+		Watchdog: inProcess(system, dialer),
+		NewRunID: func() string { return fmt.Sprintf("%016x", time.Now().UnixNano()) }, Holder: "bench", Version: "bench",
+		Artifacts: func(context.Context, string, engine.JournalStorage) (engine.ArtifactStore, error) { return keeper, nil },
+		Alive:     func(string) (bool, bool) { return false, true },
+	}
+	made, err := e.Backup(t.Context(), engine.BackupRequest{
+		Name: name, Unpauser: func(string) string { return "" },
+		Pause:    engine.PauseSettings{Drain: 10 * time.Second, Max: 5 * time.Minute, ServerClockBound: time.Second},
+		Groups:   map[string]engine.Group{"main": {Resolver: target.Static{Addresses: []string{server.Address()}, DNS: target.DNS()}, Dialer: dialer}},
+		Storages: map[string]engine.StorageRequest{"c": {Driver: "cassandra", Source: cassandra.NewSource(s)}},
+	})
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	w, p := made.Manifest.Window, onlyPause(t, server)
+	b.clear(t, made.Manifest.Storages["c"].Extra["tag"])
+	return figure{window: w.EndedAt.Sub(w.StartedAt), pause: p.Until.Sub(w.StartedAt), refused: p.Until.Sub(p.From)}
+}
+
+// byHand is what a script does: the official command-line tool pauses, nodetool takes the snapshot on all nodes at once, the tool unpauses.
+func (b *bench) byHand(t *testing.T, round int) figure {
+	t.Helper()
+	server, err := adminserver.Start(adminserver.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	jars := filepath.Join(testbed.Cached(t, "scalardb", "jars"), "*")
+	pause := exec.CommandContext(t.Context(), "java", "-cp", jars, "com.scalar.admin.AdminCommand", "-c", "PAUSE", "-a", server.Address())
+	unpause := exec.CommandContext(t.Context(), "java", "-cp", jars, "com.scalar.admin.AdminCommand", "-c", "UNPAUSE", "-a", server.Address())
+	tag := fmt.Sprintf("byhand-%d", round)
+	var nodetools []*exec.Cmd
+	for _, n := range b.nodes {
+		args := append(b.ssh.ClientArguments(), n.Address, "nodetool snapshot -t "+tag+" -- "+strings.Join(keyspaces, " "))
+		nodetools = append(nodetools, exec.CommandContext(t.Context(), "ssh", args...))
+	}
+	run := func(c *exec.Cmd) error {
+		if out, err := c.CombinedOutput(); err != nil {
+			return fmt.Errorf("%v: %w\n%s", c.Args, err, out)
+		}
+		return nil
+	}
+
+	if err := run(pause); err != nil {
+		t.Fatal(err)
+	}
+	if !server.Paused() {
+		t.Fatal("the tool did not pause")
+	}
+	confirmed := time.Now() // when the script goes on
+	errs := make([]error, len(nodetools))
+	var wg sync.WaitGroup
+	for i, c := range nodetools {
+		wg.Go(func() { errs[i] = run(c) })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := run(unpause); err != nil {
+		t.Fatal(err)
+	}
+	p := onlyPause(t, server)
+	b.clear(t, tag)
+	return figure{pause: p.Until.Sub(confirmed), refused: p.Until.Sub(p.From)}
+}
+
+func onlyPause(t *testing.T, server *adminserver.Server) adminserver.Interval {
+	t.Helper()
+	intervals := server.Intervals()
+	if len(intervals) != 1 || intervals[0].Until.IsZero() {
+		t.Fatalf("pauses: %v", intervals)
+	}
+	return intervals[0]
+}
+
+type silent struct{}
+
+func (silent) Report(context.Context, engine.Event) {}
+
+func inProcess(c engine.Clock, d engine.Dialer) engine.Watchdog {
+	return watchdog.InProcess{Clock: c, Spec: watchdog.Spec{Groups: map[string]json.RawMessage{"main": json.RawMessage("{}")}}, Openers: watchdog.Openers{
+		Dialer: func(json.RawMessage) (engine.Dialer, error) { return d, nil },
+	}}
+}

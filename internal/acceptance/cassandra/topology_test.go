@@ -1,0 +1,78 @@
+//go:build acceptance
+
+package cassandra
+
+import (
+	"testing"
+
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed/cores"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed/scalardb"
+)
+
+func same(keyspace string) string { return keyspace }
+
+// sameTopology loses all data of all nodes, and restores them to the backup: the bank goes on with it.
+func (s *shop) sameTopology(t *testing.T) {
+	w := s.workspace(t, cores.OpenTofu(t), s.Addr, "0s")
+	s.backup(t, w, "release", "release", direct)
+	s.take(t, w, "before the loss", backupAddress)
+	s.Bank.WaitForCommits(t, 20, limit) // what must not come back
+	s.Bank.Stop(t)
+	s.Stop(t)
+
+	s.cluster.StopAll(t)
+	s.cluster.WipeAll(t)
+	s.cluster.StartAll(t)
+	s.ontoNodes(t, w, "")
+	w.apply(t)
+	w.PlanIsEmpty(t)
+	w.checkAvailable(t, s.Config.Rows())
+	if rows, sum := s.read(t, w, same); rows != s.Config.Rows() || sum != s.Config.Total() {
+		t.Errorf("the restored bank has %d rows with a sum of %d, want %d and %d", rows, sum, s.Config.Rows(), s.Config.Total())
+	}
+	w.importAgain(t, restoreAddress, "again")
+
+	// It is the bank's database again, and stays so when the restore is forgotten. An imported one is protected until that is applied.
+	s.Restart(t)
+	s.Bank.StartWriters(t, 4)
+	s.Bank.WaitForCommits(t, 50, limit)
+	s.ontoNodes(t, w, "deletion_protection = false")
+	w.apply(t)
+	w.destroy(t)
+	s.Bank.WaitForCommits(t, 20, limit)
+	s.Bank.Stop(t)
+	defer s.Bank.StartWriters(t, 4)
+	if rows, sum := scalardb.Read(t, s.Config, s.Config.Storages...); rows != s.Config.Rows() || sum != s.Config.Total() {
+		t.Errorf("the bank goes on with %d rows with a sum of %d, want %d and %d", rows, sum, s.Config.Rows(), s.Config.Total())
+	}
+	if left := below(t, w.catalog); len(left) > 0 {
+		t.Errorf("left in the catalog: %v", left)
+	}
+}
+
+// ontoNodes writes the restore onto the nodes of the bank's own cluster.
+func (s *shop) ontoNodes(t *testing.T, w *workspace, more string) {
+	t.Helper()
+	w.Write(t, "restore.tf", `resource "scalardb_snapshot_restore" "copy" {
+  name      = "again"
+  backup_id = %[1]s.id
+  storages = {
+    %[2]s = { cassandra = {
+      contact_points = [%[3]s]
+      transport      = { jmx = {} }
+      same_topology = {
+        stop_command           = "%[4]s/{address}/stop"
+        start_command          = "%[4]s/{address}/start"
+        commitlog_directory    = "%[4]s/{address}/commitlog"
+        hints_directory        = "%[4]s/{address}/hints"
+        saved_caches_directory = "%[4]s/{address}/saved_caches"
+        cdc_raw_directory      = "%[4]s/{address}/cdc_raw"
+        owner                  = %[5]q
+        via                    = "local"
+      }
+    } }
+  }
+  %[6]s
+}
+`, backupAddress, storageName, points(s.cluster), s.cluster.Dir, owner(t), more)
+}

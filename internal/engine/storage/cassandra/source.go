@@ -1,0 +1,95 @@
+package cassandra
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
+)
+
+// Source is one cluster to be captured.
+type Source struct{ s Settings }
+
+// NewSource opens nothing yet.
+func NewSource(s Settings) *Source { return &Source{s} }
+
+// OpenClock connects to every node over CQL.
+func (o *Source) OpenClock(ctx context.Context) (engine.ClockSession, error) {
+	t, err := o.s.readTopology(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	if !o.s.AllowDownNodes {
+		for _, m := range t.downs() {
+			errs = append(errs, fmt.Errorf("%s is down: %w", m, m.down))
+		}
+	}
+	if len(t.up()) == 0 {
+		errs = append(errs, errors.New("no node is up"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		t.close()
+		return nil, err
+	}
+	return &clocks{t, o.s.Clock}, nil
+}
+
+// clocks measures those of all nodes: each stamps the writes that it coordinates.
+type clocks struct {
+	t     *topology
+	clock engine.Clock
+}
+
+const samples = 3
+
+// MeasureClock returns the hull of all nodes' bounds.
+func (c *clocks) MeasureClock(ctx context.Context) (engine.ClockBound, error) {
+	up := c.t.up()
+	lows, highs := make([]time.Duration, len(up)), make([]time.Duration, len(up))
+	err := each(ctx, indexed(up), func(ctx context.Context, m indexedMember) (err error) {
+		lows[m.i], highs[m.i], err = c.measure(ctx, m.conn)
+		return err
+	})
+	if err != nil {
+		return engine.ClockBound{}, err
+	}
+	low, high := lows[0], highs[0]
+	for i := range up {
+		low, high = min(low, lows[i]), max(high, highs[i])
+	}
+	return engine.ClockBound{Offset: low + (high-low)/2, Uncertainty: (high-low)/2 + 1}, nil
+}
+
+// measure returns the limits of the node's clock − ours that the quickest of a few answers leaves: the node read its clock, whose step is a millisecond,
+// after the query was sent and before the answer came.
+func (c *clocks) measure(ctx context.Context, n conn) (low, high time.Duration, err error) {
+	best := time.Duration(-1)
+	for range samples {
+		sent := c.clock.Now()
+		r, err := one(ctx, n, clockQuery)
+		received := c.clock.Now()
+		if err != nil {
+			return 0, 0, fmt.Errorf("asking for its time: %w", err)
+		}
+		at := r.instant("now")
+		if at.IsZero() {
+			return 0, 0, errors.New("asking for its time: it tells none")
+		}
+		if trip := received.Sub(sent); trip >= 0 && (best < 0 || trip < best) {
+			best, low, high = trip, at.Sub(received), at.Add(time.Millisecond).Sub(sent)
+		}
+	}
+	if best < 0 {
+		return 0, 0, errors.New("asking for its time: our own clock went back meanwhile")
+	}
+	return low, high, nil
+}
+
+// Close closes the connections.
+func (c *clocks) Close() error {
+	c.t.close()
+	return nil
+}
