@@ -161,6 +161,7 @@ func TestBackup(t *testing.T) {
 		t.Errorf("restore: %v", err)
 	}
 	// A second one counts its own statuses, not the first one's.
+	w.server.Idle()
 	w.server.Placed = func(ip, _ string) error {
 		if ip == "10.0.0.2" {
 			return errors.New("no room")
@@ -251,7 +252,7 @@ func TestServerThatIsAwayForAMoment(t *testing.T) {
 	defer close(release)
 	w.server.Reject = func(string) error { <-release; return nil }
 	_, err = s.Move(ctx, nil, nil)
-	has(t, "a server that hangs", err, "DeadlineExceeded")
+	has(t, "a server that hangs", err, "eadline") // by the call, or before it
 }
 
 // The snapshot of a TakeBackup whose answer was lost is found and cleared, by the session or by a later process.
@@ -262,6 +263,7 @@ func TestAnswerThatWasLost(t *testing.T) {
 	}
 	w.mover.Settings.ClearOtherSnapshots = true
 	release := make(chan struct{})
+	w.server.Idle()
 	w.server.Upload = func(string, string) error { <-release; return nil }
 	w.server.Answer = func() error { return status.Error(codes.Unavailable, "connection reset") }
 	s := w.preflightWhenIdle(t)

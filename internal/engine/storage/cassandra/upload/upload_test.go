@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -534,7 +535,10 @@ func TestDeleteCutAnywhere(t *testing.T) {
 				t.Fatal(err)
 			}
 			n := 0
+			var mu sync.Mutex // several blobs are removed at once
 			m.Fail = func(string, string) error {
+				mu.Lock()
+				defer mu.Unlock()
 				if n++; n >= at {
 					cut = true
 					return errors.New("killed")

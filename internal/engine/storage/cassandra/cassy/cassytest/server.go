@@ -53,6 +53,9 @@ type Server struct {
 	work      sync.WaitGroup
 }
 
+// Idle waits until the server copies nothing any more. What stands for its work may be changed then.
+func (s *Server) Idle() { s.work.Wait() }
+
 // Start starts a server on a free port, which is gone when the test ends.
 func Start(t testing.TB, clusters ...Cluster) *Server {
 	t.Helper()
