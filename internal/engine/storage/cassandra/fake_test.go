@@ -216,7 +216,7 @@ func (c worldConn) Query(_ context.Context, statement string, _ ...any) ([]row, 
 // worldTransport opens Operators.
 type worldTransport struct{ w *world }
 
-func (worldTransport) Name() string { return "exec" }
+func (worldTransport) Name() string { return "jmx" }
 
 func (t worldTransport) Open(_ context.Context, n node.Node) (node.Operator, error) {
 	t.w.mu.Lock()

@@ -555,3 +555,25 @@ func mustly(err error) {
 		panic(err)
 	}
 }
+
+// A look by nodetool starts a virtual machine on every node: it is no witness in a pause.
+func TestNodetoolIsNoWitness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, want := range map[string]bool{"ssh": false, "exec": false, "jmx": true} {
+			s := newWorld(3).settings()
+			s.Transport = namedTransport{s.Transport, name}
+			x, _ := preflight(t, s)
+			if got := x.Facts().Witness != "none"; got != want {
+				t.Errorf("%s: the witness is %q", name, x.Facts().Witness)
+			}
+			must(t, x.Close())
+		}
+	})
+}
+
+type namedTransport struct {
+	node.Transport
+	name string
+}
+
+func (n namedTransport) Name() string { return n.name }
