@@ -198,33 +198,10 @@ func columnsOf(t verify.Table) []string {
 	return columns
 }
 
-func uncommitted(rec verify.Record) bool {
-	return rec.State == verify.StatePrepared || rec.State == verify.StateDeleted
-}
-
-func invalid(rec verify.Record) bool {
-	return rec.TxID != "" && !uncommitted(rec) && rec.State != verify.StateCommitted
-}
-
 // Tally implements verify.Storage.
 func (r *reader) Tally(ctx context.Context, t verify.Table, q verify.TallyQuery) (out verify.Tally, err error) {
 	err = r.records(ctx, t, scanQuery{columns: columnsOf(t), progress: true}, func(rec verify.Record) error {
-		out.Rows++
-		switch {
-		case uncommitted(rec) && q.InFlightSince != math.MaxInt64 && (rec.PreparedAt >= q.InFlightSince || rec.PreparedAt == 0):
-			out.InFlight++
-		case uncommitted(rec):
-			out.Leftovers++
-		case invalid(rec):
-			out.Invalid++
-		}
-		if rec.TxID == "" {
-			out.Imported++
-		}
-		if rec.CommittedAt > q.LateAfter {
-			out.Late++
-		}
-		out.NewestCommitted = max(out.NewestCommitted, rec.CommittedAt)
+		out.Count(rec, q)
 		return nil
 	})
 	return out, err
@@ -247,52 +224,21 @@ func (r *reader) records(ctx context.Context, t verify.Table, q scanQuery, each 
 	})
 }
 
-func matches(rec verify.Record, f verify.RecordFilter) bool {
-	switch {
-	case f.Invalid && !invalid(rec),
-		!f.Invalid && len(f.States) > 0 && !slices.Contains(f.States, rec.State),
-		f.PreparedSince != 0 && rec.PreparedAt != 0 && rec.PreparedAt < f.PreparedSince,
-		f.CommittedSince != 0 && rec.CommittedAt < f.CommittedSince,
-		f.CommittedAfter != 0 && rec.CommittedAt <= f.CommittedAfter:
-		return false
-	}
-	return true
-}
-
-// Records implements verify.Storage. With a limit the smallest keys are named, so that two looks name the same records.
+// Records implements verify.Storage.
 func (r *reader) Records(ctx context.Context, t verify.Table, f verify.RecordFilter, each func(verify.Record) error) error {
 	q := scanQuery{columns: columnsOf(t)}
 	q.filterBy(f)
-	if f.Limit <= 0 {
-		return r.records(ctx, t, q, func(rec verify.Record) error {
-			if !matches(rec, f) {
-				return nil
-			}
-			return each(rec)
-		})
-	}
-	var least []verify.Record
-	byKey := func(a, b verify.Record) int { return strings.Compare(a.Key, b.Key) }
+	selection := f.Select(each)
 	err := r.records(ctx, t, q, func(rec verify.Record) error {
-		if !matches(rec, f) {
+		if !f.Matches(rec) {
 			return nil
 		}
-		at, _ := slices.BinarySearchFunc(least, rec, byKey)
-		if at < f.Limit {
-			least = slices.Insert(least, at, rec)
-			least = least[:min(len(least), f.Limit)]
-		}
-		return nil
+		return selection.Add(rec)
 	})
 	if err != nil {
 		return err
 	}
-	for _, rec := range least {
-		if err := each(rec); err != nil {
-			return err
-		}
-	}
-	return nil
+	return selection.End()
 }
 
 // CommittedAmong implements verify.Storage.
@@ -305,7 +251,7 @@ func (r *reader) CommittedAmong(ctx context.Context, t verify.Table, txIDs []str
 	q := scanQuery{columns: columnsOf(t)}
 	q.filterBy(f)
 	err = r.records(ctx, t, q, func(rec verify.Record) error {
-		if want[rec.TxID] && matches(rec, f) {
+		if want[rec.TxID] && f.Matches(rec) {
 			out = append(out, rec)
 		}
 		return nil

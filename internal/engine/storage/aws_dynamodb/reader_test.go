@@ -205,7 +205,7 @@ func TestNumber(t *testing.T) {
 		}
 	}
 	// A state that no record has is invalid, and no error.
-	if rec, err := record(item{colTxID: str("x"), colState: num(math.MaxInt64)}, nil); err != nil || !invalid(rec) {
+	if rec, err := record(item{colTxID: str("x"), colState: num(math.MaxInt64)}, nil); err != nil || !rec.Invalid() {
 		t.Errorf("%+v, %v", rec, err)
 	}
 }

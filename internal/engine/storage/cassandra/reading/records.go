@@ -3,7 +3,6 @@ package reading
 import (
 	"cmp"
 	"context"
-	"math"
 	"slices"
 	"strings"
 
@@ -19,14 +18,6 @@ func (r *Reader) Count(ctx context.Context, t verify.Table) (int64, error) {
 	return r.count(ctx, have)
 }
 
-func uncommitted(rec *verify.Record) bool {
-	return rec.State == verify.StatePrepared || rec.State == verify.StateDeleted
-}
-
-func invalid(rec *verify.Record) bool {
-	return rec.TxID != "" && !uncommitted(rec) && rec.State != verify.StateCommitted
-}
-
 // markColumns are what the rules ask of a record.
 var markColumns = []string{colTxID, colState, colPreparedAt, colCommittedAt}
 
@@ -38,23 +29,7 @@ func (r *Reader) Tally(ctx context.Context, t verify.Table, q verify.TallyQuery)
 	}
 	err = scanRecords(ctx, r, have, false, func(*verify.Record) bool { return true }, func(page []verify.Record) error {
 		for i := range page {
-			rec := &page[i]
-			out.Rows++
-			switch {
-			case uncommitted(rec) && q.InFlightSince != math.MaxInt64 && (rec.PreparedAt >= q.InFlightSince || rec.PreparedAt == 0):
-				out.InFlight++
-			case uncommitted(rec):
-				out.Leftovers++
-			case invalid(rec):
-				out.Invalid++
-			}
-			if rec.TxID == "" {
-				out.Imported++
-			}
-			if rec.CommittedAt > q.LateAfter {
-				out.Late++
-			}
-			out.NewestCommitted = max(out.NewestCommitted, rec.CommittedAt)
+			out.Count(page[i], q)
 		}
 		return nil
 	})
@@ -104,38 +79,18 @@ func scanRecords(ctx context.Context, r *Reader, t *table, named bool, keep func
 	}, each)
 }
 
-func matches(rec *verify.Record, f verify.RecordFilter) bool {
-	switch {
-	case f.Invalid && !invalid(rec),
-		!f.Invalid && len(f.States) > 0 && !slices.Contains(f.States, rec.State),
-		f.PreparedSince != 0 && rec.PreparedAt != 0 && rec.PreparedAt < f.PreparedSince,
-		f.CommittedSince != 0 && rec.CommittedAt < f.CommittedSince,
-		f.CommittedAfter != 0 && rec.CommittedAt <= f.CommittedAfter:
-		return false
-	}
-	return true
-}
-
 // Records implements verify.Storage. The cluster filters nothing: ALLOW FILTERING at QUORUM makes replicas compare what only one of them
-// has found, and gives up on many. With a limit the least keys are named, so that two looks name the same records.
+// has found, and gives up on many.
 func (r *Reader) Records(ctx context.Context, t verify.Table, f verify.RecordFilter, each func(verify.Record) error) error {
 	have, err := r.find(ctx, t)
 	if err != nil {
 		return err
 	}
-	var least []verify.Record
-	err = scanRecords(ctx, r, have, true, func(rec *verify.Record) bool { return matches(rec, f) }, func(page []verify.Record) error {
+	selection := f.Select(each)
+	err = scanRecords(ctx, r, have, true, func(rec *verify.Record) bool { return f.Matches(*rec) }, func(page []verify.Record) error {
 		for _, rec := range page {
-			if f.Limit <= 0 {
-				if err := each(rec); err != nil {
-					return err
-				}
-				continue
-			}
-			at, _ := slices.BinarySearchFunc(least, rec, func(a, b verify.Record) int { return strings.Compare(a.Key, b.Key) })
-			if at < f.Limit {
-				least = slices.Insert(least, at, rec)
-				least = least[:min(len(least), f.Limit)]
+			if err := selection.Add(rec); err != nil {
+				return err
 			}
 		}
 		return nil
@@ -143,12 +98,7 @@ func (r *Reader) Records(ctx context.Context, t verify.Table, f verify.RecordFil
 	if err != nil {
 		return err
 	}
-	for _, rec := range least {
-		if err := each(rec); err != nil {
-			return err
-		}
-	}
-	return nil
+	return selection.End()
 }
 
 // CommittedAmong implements verify.Storage, in one scan.
