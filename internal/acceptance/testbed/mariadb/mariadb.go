@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,6 +20,8 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed/child"
 )
 
 // Options of a server; the zero value is a plain one.
@@ -44,7 +45,7 @@ type Server struct {
 	t    testing.TB
 	own  *sql.DB
 	pid  int
-	done chan struct{}
+	done <-chan struct{}
 }
 
 // startTimeout is generous: several servers may start at once on a small machine.
@@ -110,19 +111,8 @@ func (s *Server) run(daemon, username, data, init string, o Options) error {
 	cmd := exec.Command(daemon, append(args, o.Args...)...)
 	cmd.Dir = s.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	started, done := make(chan error, 1), make(chan struct{})
-	go func() {
-		// Pdeathsig is about the thread that starts the child: this one stays as long as the child does.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		defer close(done)
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	done, err := child.Start(cmd)
+	if err != nil {
 		return err
 	}
 	s.Port, s.pid, s.done = port, cmd.Process.Pid, done

@@ -12,13 +12,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed/child"
 )
 
 // Account is the account of every access key.
@@ -31,7 +31,7 @@ type Server struct {
 	URL string // http://127.0.0.1:PORT
 
 	pid  int
-	done chan struct{}
+	done <-chan struct{}
 
 	serial sync.Mutex // held by a Wire while moto answers
 }
@@ -69,19 +69,8 @@ func (s *Server) run(t testing.TB, python string) error {
 	// Nothing of whoever runs the tests: neither credentials nor settings of Python's or moto's.
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "PYTHONDONTWRITEBYTECODE=1", "PYTHONNOUSERSITE=1"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	started, done := make(chan error, 1), make(chan struct{})
-	go func() {
-		// Pdeathsig is about the thread that starts the child: this one stays as long as the child does.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		defer close(done)
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	done, err := child.Start(cmd)
+	if err != nil {
 		return err
 	}
 	s.URL, s.pid, s.done = "http://"+net.JoinHostPort(host, port), cmd.Process.Pid, done

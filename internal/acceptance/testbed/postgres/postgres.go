@@ -22,6 +22,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed/child"
 )
 
 // Options of a server; the zero value is a plain one.
@@ -48,7 +50,7 @@ type Server struct {
 	t    testing.TB
 	as   *syscall.Credential
 	cmd  *exec.Cmd
-	done chan struct{}
+	done <-chan struct{}
 }
 
 // startTimeout is generous: several servers may start at once on a small machine.
@@ -197,19 +199,8 @@ func (s *Server) start(o Options) error {
 	defer log.Close() //nolint:errcheck // the server has its own
 	cmd := s.tool("postgres", args...)
 	cmd.Stdout, cmd.Stderr = log, log
-	started, done := make(chan error, 1), make(chan struct{})
-	go func() {
-		// Pdeathsig is about the thread that starts the child: this one stays as long as the child does.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		defer close(done)
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	done, err := child.Start(cmd)
+	if err != nil {
 		return err
 	}
 	s.Port, s.cmd, s.done = port, cmd, done

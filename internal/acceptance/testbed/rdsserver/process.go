@@ -11,13 +11,15 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed/child"
 )
 
 // process is one running database server.
 type process struct {
 	pid  int
 	log  string
-	done chan struct{} // closed when it has ended
+	done <-chan struct{} // closed when it has ended
 }
 
 // launch starts a server that writes to a log file. It dies with us, at the latest.
@@ -29,19 +31,8 @@ func launch(cmd *exec.Cmd, as *syscall.Credential, log string) (*process, error)
 	defer out.Close() //nolint:errcheck // the server has its own
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: as}
-	started, done := make(chan error, 1), make(chan struct{})
-	go func() {
-		// Pdeathsig is about the thread that starts the child: this one stays as long as the child does.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		defer close(done)
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	done, err := child.Start(cmd)
+	if err != nil {
 		return nil, err
 	}
 	return &process{pid: cmd.Process.Pid, log: log, done: done}, nil

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed/child"
 )
 
 // Region of all servers.
@@ -34,7 +34,7 @@ type Server struct {
 	SecretKey string
 
 	pid  int
-	done chan struct{}
+	done <-chan struct{}
 }
 
 const startTimeout = 30 * time.Second
@@ -77,19 +77,8 @@ func (s *Server) run(t testing.TB, program string) error {
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, logFile, logFile
 	cmd.Env = []string{"ROOT_ACCESS_KEY=" + s.AccessKey, "ROOT_SECRET_KEY=" + s.SecretKey, "PATH=" + os.Getenv("PATH"), "HOME=" + dir}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	started, done := make(chan error, 1), make(chan struct{})
-	go func() {
-		// Pdeathsig is about the thread that starts the child: this one stays as long as the child does.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		defer close(done)
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	done, err := child.Start(cmd)
+	if err != nil {
 		return err
 	}
 	s.URL, s.pid, s.done = "http://"+address, cmd.Process.Pid, done
