@@ -144,13 +144,8 @@ func (r *reached) open(ctx context.Context) error {
 			}
 		}
 	}
-	nodes := make([]*captured, len(members))
 	// Whether a node answers over CQL does not matter: its Operator must.
-	err = each(ctx, indexed(members), func(ctx context.Context, m indexedMember) (err error) {
-		nodes[m.i], err = r.s.open(ctx, m.member, r.files)
-		return err
-	})
-	r.nodes = slices.DeleteFunc(nodes, func(n *captured) bool { return n == nil })
+	r.nodes, err = openAll(ctx, members, func(ctx context.Context, m *member) (*captured, error) { return r.s.open(ctx, m, r.files) })
 	return err
 }
 

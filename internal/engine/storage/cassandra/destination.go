@@ -228,12 +228,7 @@ func (a *attempt) openTarget(ctx context.Context) error {
 	if err := a.compareVersions(); err != nil {
 		return err
 	}
-	nodes := make([]*captured, len(a.t.members))
-	err = each(ctx, indexed(a.t.members), func(ctx context.Context, m indexedMember) (err error) {
-		nodes[m.i], err = a.s.openTarget(ctx, m.member)
-		return err
-	})
-	a.nodes = slices.DeleteFunc(nodes, func(n *captured) bool { return n == nil })
+	a.nodes, err = openAll(ctx, a.t.members, a.s.openTarget)
 	return err
 }
 
@@ -245,12 +240,7 @@ func (s Settings) openTarget(ctx context.Context, m *member) (*captured, error) 
 	}
 	ctx, cancel := s.Clock.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if s.Files == nil {
-		err = errors.New("opening its files: nothing gives access to them (ssh, or via = \"local\")")
-	} else if n.files, err = s.Files.OpenFiles(ctx, m.Node); err != nil {
-		err = fmt.Errorf("opening its files: %w", err)
-	}
-	if err != nil {
+	if err := n.openFiles(ctx, s.Files); err != nil {
 		return nil, errors.Join(err, n.close())
 	}
 	return n, nil

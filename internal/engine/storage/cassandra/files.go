@@ -29,7 +29,7 @@ func listFiles(ctx context.Context, n *captured, tag string, tables map[node.Tab
 		var named []string
 		manifests := 0
 		for _, data := range n.directories {
-			dir := path.Join(data, t.Keyspace, t.Name+"-"+strings.ReplaceAll(id, "-", ""), "snapshots", tag)
+			dir := path.Join(data, t.Keyspace, snapshot.TableDirectory(t.Name, id), "snapshots", tag)
 			files, err := listDirectory(ctx, n.files, dir)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue

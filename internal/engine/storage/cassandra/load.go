@@ -37,7 +37,7 @@ type loadKeyspace struct {
 	shares      shares
 }
 
-func (k loadKeyspace) table(name string) string { return identifier(k.to) + "." + identifier(name) }
+func (k loadKeyspace) table(name string) string { return ddl.Quote(k.to) + "." + ddl.Quote(name) }
 
 // tableID is the id that a restore gives to a table. Nobody else's table has it, so it proves whose a table is; and what system.paxos has of another table
 // does not count for it.
@@ -268,8 +268,7 @@ func (a *attempt) checkRoom(ctx context.Context, p *loadPlan) error {
 		}
 	}
 	roots := make([]string, len(a.nodes))
-	err := each(ctx, indexedNodes(a.nodes), func(ctx context.Context, in indexedNode) error {
-		n := in.captured
+	err := eachAt(ctx, a.nodes, func(ctx context.Context, i int, n *captured) error {
 		dir := a.staging(n)
 		for {
 			e, err := n.files.Stat(ctx, dir)
@@ -281,7 +280,7 @@ func (a *attempt) checkRoom(ctx context.Context, p *loadPlan) error {
 			}
 			dir = path.Dir(dir)
 		}
-		roots[in.i] = dir
+		roots[i] = dir
 		free, err := n.files.Free(ctx, dir)
 		if err != nil {
 			return fmt.Errorf("asking for the room in %s: %w", dir, err)
@@ -302,19 +301,6 @@ func notDirectory(err error) error {
 		return errors.New("it is no directory")
 	}
 	return nil
-}
-
-type indexedNode struct {
-	*captured
-	i int
-}
-
-func indexedNodes(nodes []*captured) []indexedNode {
-	out := make([]indexedNode, len(nodes))
-	for i, n := range nodes {
-		out[i] = indexedNode{n, i}
-	}
-	return out
 }
 
 // load does it.
@@ -521,14 +507,14 @@ func (a *attempt) renameNamespaces(ctx context.Context, p *loadPlan) error {
 			after[name] = true
 		}
 	}
-	for _, name := range sorted(listed) {
+	for _, name := range slices.Sorted(maps.Keys(listed)) {
 		if !after[name] {
 			if _, err := c.Query(ctx, "DELETE FROM "+metadata+" WHERE name = ?", name); err != nil {
 				return fmt.Errorf("removing namespace %s from %s: %w", name, metadata, err)
 			}
 		}
 	}
-	for _, name := range sorted(after) {
+	for _, name := range slices.Sorted(maps.Keys(after)) {
 		if !listed[name] {
 			if _, err := c.Query(ctx, "INSERT INTO "+metadata+" (name) VALUES (?)", name); err != nil {
 				return fmt.Errorf("adding namespace %s to %s: %w", name, metadata, err)
@@ -624,7 +610,7 @@ func (d *Destination) Delete(ctx context.Context, r engine.Restored) error {
 			continue
 		}
 		ks, name, _ := strings.Cut(o.ID, ".")
-		if err := a.statement(ctx, "DROP TABLE IF EXISTS "+identifier(ks)+"."+identifier(name)); err != nil {
+		if err := a.statement(ctx, "DROP TABLE IF EXISTS "+ddl.Quote(ks)+"."+ddl.Quote(name)); err != nil {
 			return err
 		}
 	}
@@ -639,7 +625,7 @@ func (d *Destination) Delete(ctx context.Context, r engine.Restored) error {
 	}
 	for _, o := range r.Objects {
 		if k := there[o.ID]; o.Kind == objectKeyspace && o.Created && k != nil && len(k.tables)+len(k.views) == 0 {
-			if err := a.statement(ctx, "DROP KEYSPACE IF EXISTS "+identifier(o.ID)); err != nil {
+			if err := a.statement(ctx, "DROP KEYSPACE IF EXISTS "+ddl.Quote(o.ID)); err != nil {
 				return err
 			}
 		}

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/ddl"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/node"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/snapshot"
 )
@@ -157,10 +159,10 @@ func readNamespaces(ctx context.Context, c conn, s Settings, all map[string]*key
 	if !all[metadata].has(namespacesTable) {
 		return nil, false, nil
 	}
-	rows, err := c.Query(ctx, fmt.Sprintf("SELECT name FROM %s.%s", identifier(metadata), identifier(namespacesTable)))
+	rows, err := c.Query(ctx, fmt.Sprintf("SELECT name FROM %s.%s", ddl.Quote(metadata), ddl.Quote(namespacesTable)))
 	if err != nil {
 		if isUnauthorized(err) {
-			err = fmt.Errorf("%w; GRANT SELECT ON KEYSPACE %s TO the user", err, identifier(metadata))
+			err = fmt.Errorf("%w; GRANT SELECT ON KEYSPACE %s TO the user", err, ddl.Quote(metadata))
 		}
 		return nil, false, fmt.Errorf("reading ScalarDB's namespaces from %s.%s: %w", metadata, namespacesTable, err)
 	}
@@ -204,7 +206,7 @@ func choose(s Settings, all map[string]*keyspace, listed []string, known bool) (
 		if len(missing) > 0 {
 			return inventory{}, fmt.Errorf("the cluster has no keyspaces %s", list(missing))
 		}
-		for _, name := range sorted(scalar) {
+		for _, name := range slices.Sorted(maps.Keys(scalar)) {
 			if !chosen[name] {
 				out = append(out, name)
 			}
@@ -223,7 +225,7 @@ func choose(s Settings, all map[string]*keyspace, listed []string, known bool) (
 			chosen[name] = true
 		}
 	}
-	for _, name := range sorted(chosen) {
+	for _, name := range slices.Sorted(maps.Keys(chosen)) {
 		k := all[name]
 		inv.keyspaces = append(inv.keyspaces, *k)
 		if len(k.views) > 0 {
@@ -235,12 +237,9 @@ func choose(s Settings, all map[string]*keyspace, listed []string, known bool) (
 	return inv, nil
 }
 
-// identifier quotes a name for CQL.
-func identifier(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
-
 // describe reads a keyspace's schema with the ids of its tables, as statements in order.
 func describe(ctx context.Context, c conn, name string) ([]string, error) {
-	rows, err := c.Query(ctx, "DESCRIBE KEYSPACE "+identifier(name)+" WITH INTERNALS")
+	rows, err := c.Query(ctx, "DESCRIBE KEYSPACE "+ddl.Quote(name)+" WITH INTERNALS")
 	if err != nil {
 		return nil, fmt.Errorf("reading the schema of keyspace %s: %w", name, err)
 	}

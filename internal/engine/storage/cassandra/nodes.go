@@ -37,18 +37,33 @@ func (s Settings) open(ctx context.Context, m *member, files bool) (*captured, e
 	if !files {
 		return n, nil
 	}
-	if s.Files == nil {
-		err = errors.New("opening its files: nothing gives access to them (ssh, or via = \"local\")")
-	} else if n.files, err = s.Files.OpenFiles(ctx, m.Node); err != nil {
-		err = fmt.Errorf("opening its files: %w", err)
-	}
-	if err == nil {
+	if err = n.openFiles(ctx, s.Files); err == nil {
 		n.directories, err = s.directories(ctx, n)
 	}
 	if err != nil {
 		return nil, errors.Join(err, n.close())
 	}
 	return n, nil
+}
+
+func (n *captured) openFiles(ctx context.Context, from node.Filesystem) (err error) {
+	if from == nil {
+		return errors.New("opening its files: nothing gives access to them (ssh, or via = \"local\")")
+	}
+	if n.files, err = from.OpenFiles(ctx, n.Node); err != nil {
+		return fmt.Errorf("opening its files: %w", err)
+	}
+	return nil
+}
+
+// openAll opens all nodes at once. It returns those that open gave also with an error, for whoever closes them.
+func openAll(ctx context.Context, members []*member, open func(context.Context, *member) (*captured, error)) ([]*captured, error) {
+	nodes := make([]*captured, len(members))
+	err := eachAt(ctx, members, func(ctx context.Context, i int, m *member) (err error) {
+		nodes[i], err = open(ctx, m)
+		return err
+	})
+	return slices.DeleteFunc(nodes, func(n *captured) bool { return n == nil }), err
 }
 
 // directories are the node's data directories.

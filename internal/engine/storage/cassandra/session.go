@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -111,18 +112,15 @@ func (x *session) preflight(ctx context.Context) error {
 
 // openNodes opens every node that is up, and proves what will be done there.
 func (x *session) openNodes(ctx context.Context) error {
-	up := x.t.up()
-	nodes := make([]*captured, len(up))
 	// Where the data stays on the nodes the files are listed if they can be reached.
 	files := x.s.Mover.NeedsFiles() || x.s.Mover.Name() == snapshot.DataNodes && x.s.Files != nil
-	err := each(ctx, indexed(up), func(ctx context.Context, m indexedMember) error {
-		n, err := x.s.open(ctx, m.member, files)
+	nodes, err := openAll(ctx, x.t.up(), func(ctx context.Context, m *member) (*captured, error) {
+		n, err := x.s.open(ctx, m, files)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		nodes[m.i] = n
 		n.bytes = x.diskUsage(ctx, n)
-		return n.once(ctx, func(ctx context.Context, op node.Operator) error {
+		return n, n.once(ctx, func(ctx context.Context, op node.Operator) error {
 			switch err := op.CheckRights(ctx, x.tag, x.inv.names()); {
 			case errors.Is(err, node.ErrSnapshotExists):
 				return fmt.Errorf("a snapshot %s is there already: %w", x.tag, err)
@@ -132,7 +130,7 @@ func (x *session) openNodes(ctx context.Context) error {
 			return nil
 		})
 	})
-	x.nodes = slices.DeleteFunc(nodes, func(n *captured) bool { return n == nil })
+	x.nodes = nodes
 	return err
 }
 
@@ -169,7 +167,7 @@ func (x *session) readSettings(ctx context.Context) (warnings []string) {
 		}
 		return nil
 	})
-	if names := sorted(periodic); len(names) > 0 {
+	if names := slices.Sorted(maps.Keys(periodic)); len(names) > 0 {
 		warnings = append(warnings, fmt.Sprintf("commitlog_sync is periodic on %s. ScalarDB demands batch or group: with periodic a node that crashes loses writes that were acknowledged. The backup flushes what the nodes have, and is not affected.", list(names)))
 	}
 	if blind {
@@ -198,7 +196,7 @@ func (x *session) fillFacts(warnings []string) {
 	moved := x.mover.Facts()
 	x.facts = engine.Facts{
 		SourceID:     sourceID(x.t.cluster, ids),
-		ToolVersions: map[string]string{"cassandra": strings.Join(sorted(versions), ", "), "transport": x.s.Transport.Name()},
+		ToolVersions: map[string]string{"cassandra": strings.Join(slices.Sorted(maps.Keys(versions)), ", "), "transport": x.s.Transport.Name()},
 		Witness:      x.witness.String(),
 		Planned: append(slices.Clone(x.mover.Planned()), nodesArtifact(x.t.cluster, x.tag, x.inv.names(), x.nodes, nil),
 			engine.Artifact{Kind: snapshot.KindIndex, ID: x.prefix + snapshot.IndexName}),

@@ -49,8 +49,8 @@ const samples = 3
 func (c *clocks) MeasureClock(ctx context.Context) (engine.ClockBound, error) {
 	up := c.t.up()
 	lows, highs := make([]time.Duration, len(up)), make([]time.Duration, len(up))
-	err := each(ctx, indexed(up), func(ctx context.Context, m indexedMember) (err error) {
-		lows[m.i], highs[m.i], err = c.measure(ctx, m.conn)
+	err := eachAt(ctx, up, func(ctx context.Context, i int, m *member) (err error) {
+		lows[i], highs[i], err = c.measure(ctx, m.conn)
 		return err
 	})
 	if err != nil {

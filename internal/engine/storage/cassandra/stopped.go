@@ -248,7 +248,7 @@ func (a *attempt) planTables(ctx context.Context, p *stoppedPlan, k snapshot.Key
 	}
 	for _, t := range slices.Sorted(maps.Keys(one.raised)) {
 		if one.exists[t] {
-			p.statements = append(p.statements, fmt.Sprintf("ALTER TABLE %s.%s WITH gc_grace_seconds = %d", identifier(k.Name), identifier(t), one.raised[t]))
+			p.statements = append(p.statements, fmt.Sprintf("ALTER TABLE %s.%s WITH gc_grace_seconds = %d", ddl.Quote(k.Name), ddl.Quote(t), one.raised[t]))
 		}
 	}
 	return one, nil
@@ -272,7 +272,7 @@ func (a *attempt) compareTables(ctx context.Context, one *stoppedKeyspace, there
 		default:
 			one.exists[t.name] = true
 			if !a.d.s.Stopped.InPlace {
-				rows, err := a.t.members[0].conn.Query(ctx, "SELECT * FROM "+identifier(one.name)+"."+identifier(t.name)+" LIMIT 1")
+				rows, err := a.t.members[0].conn.Query(ctx, "SELECT * FROM "+ddl.Quote(one.name)+"."+ddl.Quote(t.name)+" LIMIT 1")
 				if err != nil {
 					errs = append(errs, fmt.Errorf("looking for data in table %s: %w", t.name, err))
 				}
@@ -451,7 +451,7 @@ func (a *attempt) completeSchema(ctx context.Context, p *stoppedPlan) error {
 			for t, id := range k.ids {
 				at := node.Table{Keyspace: k.name, Name: t}
 				for _, data := range n.directories {
-					dir := path.Join(data, k.name, t+"-"+strings.ReplaceAll(id, "-", ""))
+					dir := path.Join(data, k.name, snapshot.TableDirectory(t, id))
 					_, err := n.files.Stat(ctx, dir)
 					if err == nil {
 						p.dirs[n.HostID][at] = append(p.dirs[n.HostID][at], dir)
@@ -766,7 +766,7 @@ func (a *attempt) lowerStopped(ctx context.Context, p *stoppedPlan) error {
 		for _, t := range there[k.name].tables {
 			// Also one that an attempt which died had raised.
 			if own, ok := k.own[t.name]; ok && own != t.gcGrace {
-				if err := a.statement(ctx, fmt.Sprintf("ALTER TABLE %s.%s WITH gc_grace_seconds = %d", identifier(k.name), identifier(t.name), own)); err != nil {
+				if err := a.statement(ctx, fmt.Sprintf("ALTER TABLE %s.%s WITH gc_grace_seconds = %d", ddl.Quote(k.name), ddl.Quote(t.name), own)); err != nil {
 					return err
 				}
 			}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"slices"
 	"strconv"
@@ -227,7 +228,7 @@ func (t *topology) check(ctx context.Context, s Settings) error {
 		errs = append(errs, fmt.Errorf("the cluster has no datacenter %q", s.Datacenter))
 	}
 	if len(versions) > 1 {
-		t.warnings = append(t.warnings, fmt.Sprintf("The nodes run different releases (%s). Such a backup can be restored only where all of their SSTables can be read: finish the upgrade first if you can.", strings.Join(sorted(versions), ", ")))
+		t.warnings = append(t.warnings, fmt.Sprintf("The nodes run different releases (%s). Such a backup can be restored only where all of their SSTables can be read: finish the upgrade first if you can.", strings.Join(slices.Sorted(maps.Keys(versions)), ", ")))
 	}
 	if err := t.checkViews(ctx); err != nil {
 		errs = append(errs, err)
@@ -277,7 +278,7 @@ func (t *topology) checkViews(ctx context.Context) error {
 		seen[what] = true
 	}
 	var errs []error
-	for _, what := range sorted(seen) {
+	for _, what := range slices.Sorted(maps.Keys(seen)) {
 		errs = append(errs, fmt.Errorf("%s: wait until it is done; a backup is taken of a ring that is at rest", what))
 	}
 	if len(silent) > 0 && len(silent) == len(t.up()) {
@@ -312,8 +313,7 @@ func (t *topology) compare(ctx context.Context) error {
 	}
 	up := t.up()
 	schemas := make([]string, len(up))
-	err := each(ctx, indexed(up), func(ctx context.Context, im indexedMember) error {
-		m := im.member
+	err := eachAt(ctx, up, func(ctx context.Context, i int, m *member) error {
 		r, err := one(ctx, m.conn, nearQuery)
 		if err != nil {
 			return fmt.Errorf("reading its system.local: %w", err)
@@ -346,7 +346,7 @@ func (t *topology) compare(ctx context.Context) error {
 				return changedError{"it does not know node " + id}
 			}
 		}
-		schemas[im.i] = r.text("schema_version")
+		schemas[i] = r.text("schema_version")
 		return nil
 	})
 	if err != nil {
@@ -371,21 +371,13 @@ type changedError struct{ what string }
 
 func (e changedError) Error() string { return e.what }
 
-type indexedMember struct {
-	*member
-	i int
-}
-
-func indexed(ms []*member) []indexedMember {
-	out := make([]indexedMember, len(ms))
-	for i, m := range ms {
-		out[i] = indexedMember{m, i}
-	}
-	return out
-}
-
 // each calls f for all nodes at once, and returns all errors, each with its node's name.
 func each[T fmt.Stringer](ctx context.Context, nodes []T, f func(context.Context, T) error) error {
+	return eachAt(ctx, nodes, func(ctx context.Context, _ int, n T) error { return f(ctx, n) })
+}
+
+// eachAt is each for whoever puts something in the node's place.
+func eachAt[T fmt.Stringer](ctx context.Context, nodes []T, f func(context.Context, int, T) error) error {
 	errs := make([]error, len(nodes))
 	slots := make(chan struct{}, connecting)
 	var wg sync.WaitGroup
@@ -398,22 +390,13 @@ func each[T fmt.Stringer](ctx context.Context, nodes []T, f func(context.Context
 				return
 			}
 			defer func() { <-slots }()
-			if err := f(ctx, n); err != nil {
+			if err := f(ctx, i, n); err != nil {
 				errs[i] = fmt.Errorf("%s: %w", n, err)
 			}
 		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)
-}
-
-func sorted(set map[string]bool) []string {
-	out := make([]string, 0, len(set))
-	for s := range set {
-		out = append(out, s)
-	}
-	slices.Sort(out)
-	return out
 }
 
 // list names some of them.

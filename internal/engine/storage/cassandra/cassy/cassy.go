@@ -111,7 +111,7 @@ func finished(e *cassypb.BackupListingResponse_Entry) bool {
 func (s *session) others(ctx context.Context, keyspaces []string) error {
 	var mu sync.Mutex
 	found := map[string]bool{}
-	err := each(s.job.Nodes, func(n move.Node) error {
+	err := move.Each(s.job.Nodes, func(_ int, n move.Node) error {
 		all, err := s.snapshots(ctx, n, "")
 		if err != nil {
 			if s.settings.ClearOtherSnapshots && errors.Is(err, node.ErrUnsupported) {
@@ -204,7 +204,7 @@ func (s *session) everywhere(ctx context.Context) ([]node.Table, error) {
 	for i, n := range s.job.Nodes {
 		index[n.HostID] = i
 	}
-	err := each(s.job.Nodes, func(n move.Node) error {
+	err := move.Each(s.job.Nodes, func(_ int, n move.Node) error {
 		all, err := s.snapshots(ctx, n, s.id)
 		if err != nil {
 			return fmt.Errorf("listing its snapshots: %w", err)
@@ -289,7 +289,7 @@ func (c *client) clearAfter(ctx context.Context, cluster string, after uint64, n
 	var errs []error
 	for id := range ids {
 		report("a backup that was begun stays in Cassy's storage, since Cassy cannot delete; its snapshots on the nodes are cleared", map[string]any{"cluster_id": cluster, "snapshot": id})
-		errs = append(errs, each(nodes, func(n move.Node) error {
+		errs = append(errs, move.Each(nodes, func(_ int, n move.Node) error {
 			ctx, cancel := c.clock.WithTimeout(ctx, callTimeout)
 			defer cancel()
 			if err := n.Operator.ClearSnapshot(ctx, id, nil); err != nil {
@@ -298,20 +298,5 @@ func (c *client) clearAfter(ctx context.Context, cluster string, after uint64, n
 			return nil
 		}))
 	}
-	return errors.Join(errs...)
-}
-
-// each calls f for all nodes at once, and names the node in its errors.
-func each(nodes []move.Node, f func(n move.Node) error) error {
-	errs := make([]error, len(nodes))
-	var wg sync.WaitGroup
-	for i, n := range nodes {
-		wg.Go(func() {
-			if err := f(n); err != nil {
-				errs[i] = fmt.Errorf("node %s: %w", n.Address, err)
-			}
-		})
-	}
-	wg.Wait()
 	return errors.Join(errs...)
 }

@@ -63,7 +63,7 @@ func normal(at []*token) string {
 		}
 		switch t.kind {
 		case quoted, name:
-			b.WriteString(quote(t.name()))
+			b.WriteString(Quote(t.name()))
 		default:
 			b.WriteString(t.text)
 		}

@@ -115,7 +115,7 @@ func (c Change) change(tokens []token) (Statement, error) {
 func (c Change) rename(at []*token) {
 	for i, t := range at {
 		if i+1 < len(at) && at[i+1].text == "." && (i == 0 || at[i-1].text != ".") && t.isName(c.From) {
-			t.text = quote(c.To)
+			t.text = Quote(c.To)
 		}
 	}
 }
@@ -124,7 +124,7 @@ func (c Change) keyspace(tokens []token, at []*token) (Statement, error) {
 	if len(at) < 3 || !at[2].isName(c.From) {
 		return Statement{}, fmt.Errorf("this does not create keyspace %s", c.From)
 	}
-	at[2].text = quote(c.To)
+	at[2].text = Quote(c.To)
 	for i := 3; i+2 < len(at); i++ {
 		if at[i].keyword() != "REPLICATION" || at[i+1].text != "=" || at[i+2].text != "{" {
 			continue
@@ -207,5 +207,5 @@ func (c Change) table(tokens []token, at []*token) (Statement, error) {
 	return Statement{Kind: Table, Table: table, CQL: join(tokens)}, nil
 }
 
-// quote makes a CQL identifier of a name.
-func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+// Quote is a name as CQL takes it, whatever is in it.
+func Quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }

@@ -65,7 +65,7 @@ func (m Mover) fetch(ctx context.Context, a engine.Artifact, from snapshot.Node,
 // landed looks whether all of the list is there.
 func landed(ctx context.Context, files node.Files, list *snapshot.FileList, directory string) error {
 	for _, t := range list.Tables {
-		table := path.Join(directory, t.Keyspace, t.Table+"-"+strings.ReplaceAll(t.ID, "-", ""))
+		table := path.Join(directory, t.Keyspace, snapshot.TableDirectory(t.Table, t.ID))
 		sizes := map[string]map[string]int64{} // by directory
 		for _, f := range t.Files {
 			if notStored(f.Path) {

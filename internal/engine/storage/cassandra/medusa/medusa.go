@@ -20,7 +20,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/move"
@@ -81,7 +80,7 @@ type (
 func (m Mover) Preflight(ctx context.Context, job move.Job) (move.Session, error) {
 	s := &session{job: job, tools: make([]*tool, len(job.Nodes)), names: make([]string, len(job.Nodes))}
 	found := make([]checked, len(job.Nodes))
-	err := each(job.Nodes, func(i int, n move.Node) error {
+	err := move.Each(job.Nodes, func(i int, n move.Node) error {
 		t, err := m.Settings.tool(n)
 		if err != nil {
 			return err
@@ -157,7 +156,7 @@ func (s *session) Planned() []engine.Artifact { return []engine.Artifact{s.artif
 func (s *session) Move(ctx context.Context, _ *snapshot.Index, files map[string]*snapshot.FileList) ([]engine.Artifact, error) {
 	s.begun = true
 	sizes := make([]int64, len(s.job.Nodes))
-	err := each(s.job.Nodes, func(i int, n move.Node) error {
+	err := move.Each(s.job.Nodes, func(i int, n move.Node) error {
 		list := files[n.HostID]
 		if list == nil {
 			return errors.New("its files were not listed")
@@ -216,7 +215,7 @@ func (s *session) Discard(ctx context.Context) error {
 	if !s.begun {
 		return nil
 	}
-	return each(s.job.Nodes, func(i int, _ move.Node) error { return s.tools[i].purge(ctx, s.job.Tag, "") })
+	return move.Each(s.job.Nodes, func(i int, _ move.Node) error { return s.tools[i].purge(ctx, s.job.Tag, "") })
 }
 
 // Close has nothing to release: the nodes are the driver's.
@@ -231,21 +230,6 @@ func (t *tool) purge(ctx context.Context, name, fqdn string) error {
 		return fmt.Errorf("removing medusa's backup %s: it is still there (%s)", name, p.Traces[0])
 	}
 	return nil
-}
-
-// each calls f for all nodes at once, and names the node in its errors.
-func each(nodes []move.Node, f func(i int, n move.Node) error) error {
-	errs := make([]error, len(nodes))
-	var wg sync.WaitGroup
-	for i, n := range nodes {
-		wg.Go(func() {
-			if err := f(i, n); err != nil {
-				errs[i] = fmt.Errorf("node %s: %w", n.Address, err)
-			}
-		})
-	}
-	wg.Wait()
-	return errors.Join(errs...)
 }
 
 // lane is a backed up node, and where it can be asked for.

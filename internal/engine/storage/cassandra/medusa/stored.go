@@ -81,7 +81,7 @@ func (s stored) compare(list *snapshot.FileList, digest func(t snapshot.Files, f
 			if notStored(f.Path) {
 				continue
 			}
-			name := path.Join(t.Keyspace, t.Table+"-"+strings.ReplaceAll(t.ID, "-", ""), f.Path)
+			name := path.Join(t.Keyspace, snapshot.TableDirectory(t.Table, t.ID), f.Path)
 			o, ok := have[name]
 			switch {
 			case !ok:

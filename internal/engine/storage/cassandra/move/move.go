@@ -7,6 +7,9 @@ package move
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"sync"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/node"
@@ -114,4 +117,19 @@ type Fetcher interface {
 type Restorer interface {
 	// Restore returns when the tool says that it is done on every node. Whether the files are there is for the caller to see.
 	Restore(ctx context.Context, p Place, a engine.Artifact) error
+}
+
+// Each calls f for all nodes at once, and names the node in its errors.
+func Each(nodes []Node, f func(i int, n Node) error) error {
+	errs := make([]error, len(nodes))
+	var wg sync.WaitGroup
+	for i, n := range nodes {
+		wg.Go(func() {
+			if err := f(i, n); err != nil {
+				errs[i] = fmt.Errorf("node %s: %w", n.Address, err)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }

@@ -8,6 +8,7 @@ import (
 
 	gocql "github.com/apache/cassandra-gocql-driver/v2"
 
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/ddl"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/verify"
 )
 
@@ -79,7 +80,7 @@ func (r *Reader) Coordinator(ctx context.Context, txIDs []string) (map[string]ve
 func (r *Reader) lookUp(ctx context.Context, t *table, ids []string) (out []verify.StoredEntry, err error) {
 	columns := entryColumns(t)
 	decode := decodeEntry(columns)
-	statement := fmt.Sprintf("SELECT %s FROM %s WHERE %s IN ?", quoted(columns), t.cql(), quote(colTxID))
+	statement := fmt.Sprintf("SELECT %s FROM %s WHERE %s IN ?", quoted(columns), t.cql(), ddl.Quote(colTxID))
 	q := Query{Statement: statement, Args: []any{ids}, Consistency: r.s.Consistency, PageSize: len(ids)}
 	for {
 		next, err := r.page(ctx, r.points, q, nil, func(scan func(...any) error) error {

@@ -17,6 +17,7 @@ import (
 	gocql "github.com/apache/cassandra-gocql-driver/v2"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/enginetest/testclock"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/ddl"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/verify/verifytest"
 )
 
@@ -68,7 +69,7 @@ func (c *cluster) table(keyspace, name string, columns ...string) string {
 			"position": positions[f[1]]})
 		positions[f[1]]++
 	}
-	full := quote(keyspace) + "." + quote(name)
+	full := ddl.Quote(keyspace) + "." + ddl.Quote(name)
 	c.tables[full] = nil
 	return full
 }

@@ -33,6 +33,7 @@ import (
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/relational"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/ddl"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/verify"
 )
 
@@ -210,18 +211,15 @@ func (r *Reader) findCoordinator(ctx context.Context) (*table, error) {
 		return nil, err
 	}
 	if sc.coordinator == nil {
-		return nil, fmt.Errorf("reading the coordinator table: there is no %s.%s in this cluster", quote(r.s.present(r.s.Layout.Coordinator())), coordinatorTable)
+		return nil, fmt.Errorf("reading the coordinator table: there is no %s.%s in this cluster", ddl.Quote(r.s.present(r.s.Layout.Coordinator())), coordinatorTable)
 	}
 	return sc.coordinator, nil
 }
 
-// quote makes a CQL identifier of a name, whatever its letters.
-func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
-
 func quoted(names []string) string {
 	out := make([]string, len(names))
 	for i, n := range names {
-		out[i] = quote(n)
+		out[i] = ddl.Quote(n)
 	}
 	return strings.Join(out, ", ")
 }

@@ -18,6 +18,7 @@ import (
 	gocql "github.com/apache/cassandra-gocql-driver/v2"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/relational"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/ddl"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/verify"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/verify/verifytest"
 )
@@ -449,7 +450,7 @@ func TestTables(t *testing.T) {
 			}
 			for _, q := range c.cluster.queries {
 				for original, name := range c.s.Rename {
-					if original != name && strings.Contains(q.Statement, quote(original)+".") && !slices.Contains(slices.Collect(maps.Values(c.s.Rename)), original) {
+					if original != name && strings.Contains(q.Statement, ddl.Quote(original)+".") && !slices.Contains(slices.Collect(maps.Values(c.s.Rename)), original) {
 						t.Errorf("the source was read: %s", q.Statement)
 					}
 				}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	gocql "github.com/apache/cassandra-gocql-driver/v2"
+
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/ddl"
 )
 
 const (
@@ -213,7 +215,7 @@ func scan[T any](ctx context.Context, r *Reader, t *table, columns []string, dec
 func (r *Reader) count(ctx context.Context, t *table) (total int64, err error) {
 	what := "*"
 	if c := t.lonely(); c != "" {
-		what = quote(c)
+		what = ddl.Quote(c)
 	}
 	partition := quoted(t.key[:t.partition])
 	statement := fmt.Sprintf("SELECT count(%s) FROM %s WHERE token(%s) > ? AND token(%s) <= ?", what, t.cql(), partition, partition)

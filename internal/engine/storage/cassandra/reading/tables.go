@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	gocql "github.com/apache/cassandra-gocql-driver/v2"
+
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/ddl"
 )
 
 // ScalarDB's names.
@@ -45,7 +47,7 @@ type table struct {
 // String is for messages: its name in this cluster.
 func (t *table) String() string { return t.keyspace + "." + t.name }
 
-func (t *table) cql() string { return quote(t.keyspace) + "." + quote(t.name) }
+func (t *table) cql() string { return ddl.Quote(t.keyspace) + "." + ddl.Quote(t.name) }
 
 func (t *table) transactional() bool {
 	return t.regular[colTxID] == "text" && t.regular[colState] == "int" && t.regular[colVersion] == "int" &&

@@ -3,6 +3,7 @@
 package snapshot
 
 import (
+	"strings"
 	"time"
 )
 
@@ -49,10 +50,13 @@ type Keyspace struct {
 	Tables      []Table           `json:"tables"`      // sorted by name
 }
 
+// TableDirectory is the name of a table's directory in that of its keyspace: NAME-ID, the ID without dashes.
+func TableDirectory(name, id string) string { return name + "-" + strings.ReplaceAll(id, "-", "") }
+
 // Table is one table of a keyspace.
 type Table struct {
 	Name           string `json:"name"`
-	ID             string `json:"id"` // UUID; its directory is NAME-ID without dashes
+	ID             string `json:"id"` // UUID
 	GCGraceSeconds int64  `json:"gc_grace_seconds"`
 }
 
