@@ -22,6 +22,7 @@ import (
 	gocql "github.com/apache/cassandra-gocql-driver/v2"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/faultrun"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/poll"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed/cassandra"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed/cores"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
@@ -268,16 +269,6 @@ func (b *bed) onlyWhole(t *testing.T, name string) {
 	}
 }
 
-// until polls.
-func until(t *testing.T, what string, ok func() bool, say func() string) {
-	t.Helper()
-	for deadline := time.Now().Add(limit); !ok(); time.Sleep(5 * time.Millisecond) { // polling
-		if time.Now().After(deadline) {
-			t.Fatalf("%s after %s:\n%s", what, limit, say())
-		}
-	}
-}
-
 // uploading starts an apply and returns in the middle of its upload: some files are in the catalog, and a big one is on its way for seconds.
 func (b *bed) uploading(t *testing.T, name string) *cores.Process {
 	t.Helper()
@@ -289,7 +280,7 @@ func (b *bed) uploading(t *testing.T, name string) *cores.Process {
 	ended := func() bool {
 		return strings.Contains(apply.Output(), "Apply complete") || strings.Contains(apply.Output(), "Error:")
 	}
-	until(t, "no upload", func() bool {
+	poll.Until(t, limit, "no upload", func() bool {
 		if ended() {
 			t.Fatalf("the apply is over before it was seen uploading:\n%s", apply.Output())
 		}

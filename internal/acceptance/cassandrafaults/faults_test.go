@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/faultrun"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/poll"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed/cores"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
 )
@@ -166,7 +167,7 @@ func (b *bed) nodeKilled(t *testing.T, name string) {
 	victim := b.cluster.Nodes[2]
 	victim.Kill(t)
 	release()
-	until(t, "still paused", func() bool { return !b.server.Paused() }, apply.Output)
+	poll.Until(t, limit, "still paused", func() bool { return !b.server.Paused() }, apply.Output)
 	r := faultrun.Ended(t, b.w, apply, limit)
 	b.claimsNothing(t, name, r)
 	if !strings.Contains(r.All(), victim.Address) {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/poll"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed/cores"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
@@ -84,9 +85,9 @@ func Strike(t testing.TB, w *cores.Workspace, p engine.Phase, f Fault, longest t
 		pids := apply.SignalProvider(t, syscall.SIGSTOP, limit)
 		release()
 		if o.WasPaused {
-			until(t, longest+10*time.Second, "the watchdog did not unpause", func() bool { return !paused() }, apply.Output)
+			poll.Until(t, longest+10*time.Second, "the watchdog did not unpause", func() bool { return !paused() }, apply.Output)
 		} else {
-			until(t, limit, "nothing", func() bool { return time.Since(struck) > longest }, apply.Output)
+			poll.Until(t, limit, "nothing", func() bool { return time.Since(struck) > longest }, apply.Output)
 		}
 		o.Unpaused = time.Since(struck)
 		for _, pid := range pids {
@@ -95,7 +96,7 @@ func Strike(t testing.TB, w *cores.Workspace, p engine.Phase, f Fault, longest t
 			}
 		}
 	}
-	until(t, limit, "still paused", func() bool { return !paused() }, apply.Output)
+	poll.Until(t, limit, "still paused", func() bool { return !paused() }, apply.Output)
 	if f != Stop {
 		o.Unpaused = time.Since(struck)
 	}
@@ -116,7 +117,7 @@ func Hold(t testing.TB, w *cores.Workspace, p engine.Phase) (apply *cores.Proces
 	defer func() { w.Env = env }()
 
 	apply = w.Start(t, "apply", "-auto-approve", "-input=false", "-no-color")
-	until(t, limit, "the apply did not reach the phase "+string(p), func() bool {
+	poll.Until(t, limit, "the apply did not reach the phase "+string(p), func() bool {
 		_, err := os.Stat(filepath.Join(dir, string(p)+".reached"))
 		return err == nil
 	}, apply.Output)
@@ -132,7 +133,7 @@ func Ended(t testing.TB, w *cores.Workspace, apply *cores.Process, limit time.Du
 	t.Helper()
 	r := apply.Wait(t, limit)
 	// What goes on without the core, a provider that cleans up or a watchdog, has its time too.
-	until(t, limit, "processes of the provider are left", func() bool { return len(Processes(w.Dir)) == 0 }, func() string { return strings.Join(Processes(w.Dir), "\n") })
+	poll.Until(t, limit, "processes of the provider are left", func() bool { return len(Processes(w.Dir)) == 0 }, func() string { return strings.Join(Processes(w.Dir), "\n") })
 	return r
 }
 
@@ -152,13 +153,4 @@ func Processes(string) []string {
 		found = append(found, filepath.Base(filepath.Dir(exe))+" "+strings.ReplaceAll(string(cmdline), "\x00", " "))
 	}
 	return found
-}
-
-func until(t testing.TB, limit time.Duration, what string, ok func() bool, say func() string) {
-	t.Helper()
-	for deadline := time.Now().Add(limit); !ok(); time.Sleep(2 * time.Millisecond) { // polling
-		if time.Now().After(deadline) {
-			t.Fatalf("%s after %s:\n%s", what, limit, say())
-		}
-	}
 }

@@ -370,13 +370,3 @@ func windowOf(t *testing.T, v any) window {
 func oneLine(s string) string {
 	return strings.Join(strings.Fields(strings.NewReplacer("│", " ", "╷", " ", "╵", " ").Replace(s)), " ")
 }
-
-// until polls.
-func until(t *testing.T, limit time.Duration, missing string, holds func() bool, say func() string) {
-	t.Helper()
-	for deadline := time.Now().Add(limit); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s after %s\n%s", missing, limit, say())
-		}
-	}
-}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/faultrun"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/poll"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed/cores"
 )
 
@@ -115,7 +116,7 @@ func (w *workspace) applyUntilCapture(t *testing.T, hold bool) *cores.Process {
 	w.Env = []string{"SCALARDB_FAULT_DIR=" + dir}
 	apply := w.Start(t, "apply", "-no-color", "-auto-approve")
 	w.Env = nil
-	until(t, limit, "the window did not open", func() bool {
+	poll.Until(t, limit, "the window did not open", func() bool {
 		_, err := os.Stat(filepath.Join(dir, "capture.reached"))
 		return err == nil
 	}, apply.Output)
@@ -172,7 +173,7 @@ func testUnpauseCommand(t *testing.T, b *bed) {
 	if r := apply.Wait(t, limit); r.ExitCode == 0 {
 		t.Errorf("the apply succeeded:\n%s", r.All())
 	}
-	until(t, limit, "processes are left", func() bool { return len(faultrun.Processes(w.Dir)) == 0 }, apply.Output)
+	poll.Until(t, limit, "processes are left", func() bool { return len(faultrun.Processes(w.Dir)) == 0 }, apply.Output)
 	if !b.isPaused(t) {
 		t.Fatal("the server is not paused: the test shows nothing")
 	}
