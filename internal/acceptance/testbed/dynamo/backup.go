@@ -43,7 +43,7 @@ func (s *Service) AgePITR(c Scope, table string, earliest time.Time) {
 
 // backupsReady tells whether continuous backups are enabled, which they are some seconds after the table is ACTIVE.
 func (s *Service) backupsReady(t *table) bool {
-	now := time.Now()
+	now := s.progress()
 	return t.status(now) != statusCreating && !now.Before(t.ready.Add(s.Scaled(enablingTakes)))
 }
 
@@ -348,7 +348,7 @@ func (b *backup) fix(items []write) {
 
 // available tells whether a backup can be restored, and decides what it holds when it can; with the lock held.
 func (s *Service) available(b *backup) bool {
-	if time.Now().Before(b.until) {
+	if s.progress().Before(b.until) {
 		return false
 	}
 	if !b.fixed {
@@ -430,7 +430,7 @@ func (s *Service) createBackup(q *request) (any, error) {
 		return nil, apiErrorf("ContinuousBackupsUnavailableException", "Backups have not yet been enabled for this table: %s", t.name)
 	}
 	b := s.newBackup(t, in.BackupName, "USER")
-	b.until = time.Now().Add(s.Scaled(backupTakes))
+	b.until = s.progress().Add(s.Scaled(backupTakes))
 	return map[string]any{"BackupDetails": s.details(b)}, nil
 }
 
@@ -464,7 +464,7 @@ func (s *Service) describeBackup(q *request) (any, error) {
 // restoring tells whether a table is just being made from a backup; with the lock held.
 func (s *Service) restoring(c Scope, b *backup) bool {
 	for _, t := range s.space(c).tables {
-		if t.restore != nil && t.restore.SourceBackupArn == b.arn && t.status(time.Now()) == statusCreating {
+		if t.restore != nil && t.restore.SourceBackupArn == b.arn && t.status(s.progress()) == statusCreating {
 			return true
 		}
 	}

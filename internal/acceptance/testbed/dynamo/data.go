@@ -15,7 +15,7 @@ func (s *Service) usable(c Scope, names []string) ([]*table, error) {
 	defer s.mu.Unlock()
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
 	tables := make([]*table, 0, len(names))
-	now := time.Now()
+	now := s.progress()
 	for _, name := range names {
 		if strings.HasPrefix(name, "arn:") {
 			return nil, invalidf("this stand-in knows tables of the data plane by name only: %s", name)

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Object is one thing that an account has, and pays for.
@@ -41,7 +40,7 @@ func (s *Service) Inventory() []Object {
 	for _, c := range slices.Collect(maps.Keys(s.spaces)) {
 		p := s.space(c)
 		for _, t := range p.tables {
-			all = append(all, Object{"table", c, t.name, t.id, t.status(time.Now()), maps.Clone(t.tags), t.settings()})
+			all = append(all, Object{"table", c, t.name, t.id, t.status(s.progress()), maps.Clone(t.tags), t.settings()})
 		}
 		for _, b := range p.backups {
 			all = append(all, Object{"backup", c, b.name, b.arn, fmt.Sprint(s.details(b)["BackupStatus"]), nil, map[string]string{"type": b.kind, "table": b.tableName}})

@@ -11,7 +11,7 @@ import (
 // room checks the limits of simultaneous operations; with the lock held.
 func (s *Service) room(account string, restore bool) error {
 	operations, restores := 0, 0
-	now := time.Now()
+	now := s.progress()
 	for c, p := range s.spaces {
 		if c.Account != account {
 			continue
@@ -56,7 +56,7 @@ func (s *Service) make(c Scope, name string, p spec, o settings, items []write, 
 	sp := s.space(c)
 	err := s.room(c.Account, o.restore != nil)
 	if t := sp.tables[name]; t != nil {
-		err = taken(t.status(time.Now()))
+		err = taken(t.status(s.progress()))
 	} else if _, reserved := sp.reserved[name]; reserved {
 		err = taken(statusCreating)
 	}
@@ -76,7 +76,7 @@ func (s *Service) make(c Scope, name string, p spec, o settings, items []write, 
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
+	now := s.progress()
 	t := &table{
 		scope: c, name: name, id: id, created: s.Now(), spec: p, status0: statusCreating, until: now.Add(s.Scaled(o.takes)),
 		protect: o.protect, tags: o.tags, restore: o.restore, counted: now, copying: len(items) > 0, insights: map[string]string{},
@@ -143,7 +143,7 @@ func (s *Service) fill(t *table, items []write) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t.copying = false
-	if now := time.Now(); now.After(t.ready) {
+	if now := s.progress(); now.After(t.ready) {
 		t.ready = now
 	}
 }
@@ -238,7 +238,7 @@ func (s *Service) deleteTable(q *request) (any, error) {
 		s.mu.Unlock()
 		return nil, err
 	}
-	now := time.Now()
+	now := s.progress()
 	switch {
 	case t.deleting:
 		d := s.describe(t)

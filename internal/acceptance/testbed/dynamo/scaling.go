@@ -140,7 +140,7 @@ func (s *Service) registerScalableTarget(q *request) (any, error) {
 
 // fit changes the capacity of a table that is ACTIVE and provisioned to lie in the range of a target; with the lock held.
 func (s *Service) fit(t *table, index string, target *scalableTarget) {
-	now := time.Now()
+	now := s.progress()
 	if t.spec.Billing != "PROVISIONED" || t.status(now) != statusActive {
 		return
 	}

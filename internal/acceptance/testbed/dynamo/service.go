@@ -81,6 +81,7 @@ type Service struct {
 	server  *http.Server
 	url     string
 	offset  atomic.Int64 // of the clock, in nanoseconds
+	pace    pace
 	work    sync.WaitGroup
 	copies  chan struct{} // bounds the calls that copy items
 	ids     atomic.Uint64
@@ -153,6 +154,49 @@ func (s *Service) Scaled(d time.Duration) time.Duration {
 
 // Now is the service's clock.
 func (s *Service) Now() time.Time { return time.Now().Add(time.Duration(s.offset.Load())).Round(0) }
+
+// pace is the time by which what takes time at AWS comes to its end. It is the machine's, less the time for which a test held it.
+type pace struct {
+	mu    sync.Mutex
+	since time.Time     // held since; zero when it is not held
+	lost  time.Duration // held before
+}
+
+func (s *Service) progress() time.Time {
+	s.pace.mu.Lock()
+	defer s.pace.mu.Unlock()
+	now := time.Now()
+	if !s.pace.since.IsZero() {
+		now = s.pace.since
+	}
+	return now.Add(-s.pace.lost)
+}
+
+// Hold lets nothing come to its end that takes time at AWS, until Release: what a test says of a table that is CREATING is then true however slow the
+// machine is. Writes and the times to which tables can be restored go on by the service's clock.
+func (s *Service) Hold() {
+	s.pace.mu.Lock()
+	defer s.pace.mu.Unlock()
+	if !s.pace.since.IsZero() {
+		s.t.Fatal("DynamoDB's stand-in is held already")
+	}
+	s.pace.since = time.Now()
+}
+
+// Pass lets a duration of AWS's go by at once.
+func (s *Service) Pass(d time.Duration) {
+	s.pace.mu.Lock()
+	defer s.pace.mu.Unlock()
+	s.pace.lost -= s.Scaled(d)
+}
+
+// Release ends Hold.
+func (s *Service) Release() {
+	s.pace.mu.Lock()
+	defer s.pace.mu.Unlock()
+	s.pace.lost += time.Since(s.pace.since)
+	s.pace.since = time.Time{}
+}
 
 // SetClockOffset sets how far the service's clock is ahead of the machine's.
 func (s *Service) SetClockOffset(d time.Duration) { s.offset.Store(int64(d)) }
@@ -366,7 +410,7 @@ func (s *Service) space(c Scope) *space {
 		p = &space{tables: map[string]*table{}, reserved: map[string]bool{}, targets: map[targetKey]*scalableTarget{}}
 		s.spaces[c] = p
 	}
-	now := time.Now()
+	now := s.progress()
 	for name, t := range p.tables {
 		if t.deleting && t.dropped && !now.Before(t.until) {
 			delete(p.tables, name)

@@ -427,6 +427,7 @@ func TestBackup(t *testing.T) {
 	for k := range 40 { // each may or may not be in it
 		put(t, c, "quiet", 100+k, 1)
 	}
+	s.Hold()
 	b := must[*dynamodb.CreateBackupOutput](t)(c.CreateBackup(t.Context(), &dynamodb.CreateBackupInput{TableName: aws.String("quiet"), BackupName: aws.String("first")})).BackupDetails
 	if b.BackupStatus != types.BackupStatusCreating || b.BackupType != types.BackupTypeUser {
 		t.Errorf("a new backup: %+v", b)
@@ -437,6 +438,7 @@ func TestBackup(t *testing.T) {
 	refused[*types.BackupInUseException](t, err, "")
 	_, err = c.DeleteTable(t.Context(), &dynamodb.DeleteTableInput{TableName: aws.String("quiet")})
 	refused[*types.ResourceInUseException](t, err, "backup")
+	s.Release()
 	for k := range 40 {
 		put(t, c, "quiet", 200+k, 1)
 	}
@@ -448,9 +450,11 @@ func TestBackup(t *testing.T) {
 		d := must[*dynamodb.DescribeBackupOutput](t)(c.DescribeBackup(t.Context(), &dynamodb.DescribeBackupInput{BackupArn: b.BackupArn}))
 		return d.BackupDescription.BackupDetails.BackupStatus == types.BackupStatusAvailable
 	})
+	s.Hold()
 	must[*dynamodb.RestoreTableFromBackupOutput](t)(c.RestoreTableFromBackup(t.Context(), &dynamodb.RestoreTableFromBackupInput{BackupArn: b.BackupArn, TargetTableName: aws.String("again")}))
 	_, err = c.DeleteBackup(t.Context(), &dynamodb.DeleteBackupInput{BackupArn: b.BackupArn})
 	refused[*types.BackupInUseException](t, err, "")
+	s.Release()
 	if d := active(t, c, "again"); *d.RestoreSummary.SourceBackupArn != *b.BackupArn {
 		t.Errorf("restore summary: %+v", d.RestoreSummary)
 	}
@@ -500,6 +504,7 @@ func TestRefusals(t *testing.T) {
 	c := client(s, "AKIAONE", region, 1)
 	ctx := t.Context()
 	name := aws.String("shop.events")
+	s.Hold()
 	must[*dynamodb.CreateTableOutput](t)(c.CreateTable(ctx, keyed(*name)))
 
 	// While it is being created.
@@ -518,10 +523,12 @@ func TestRefusals(t *testing.T) {
 		return err
 	}
 	refused[*types.ContinuousBackupsUnavailableException](t, pitr(true, nil), "retry later")
+	s.Pass(10 * time.Second)
 	active(t, c, *name)
 	refused[*types.ContinuousBackupsUnavailableException](t, pitr(true, nil), "retry later")
 	_, err = c.CreateBackup(ctx, &dynamodb.CreateBackupInput{TableName: name, BackupName: aws.String("one")})
 	refused[*types.ContinuousBackupsUnavailableException](t, err, "")
+	s.Release()
 
 	// Without PITR, and outside of its window.
 	put(t, c, *name, 1, 1)
@@ -577,6 +584,7 @@ func TestRefusals(t *testing.T) {
 	code(t, err, "SerializationException", "VectorIndexOverride")
 
 	// At once no more than the limits.
+	s.Hold()
 	for i := range 2 {
 		must[*dynamodb.RestoreTableToPointInTimeOutput](t)(c.RestoreTableToPointInTime(ctx, restoreTo(*name, fmt.Sprintf("target-%d", i), at)))
 	}
@@ -588,13 +596,16 @@ func TestRefusals(t *testing.T) {
 		SourceTableArn: aws.String("arn:aws:dynamodb:ap-northeast-1:111111111111:table/shop.events"), TargetTableName: aws.String("far"), RestoreDateTime: &at,
 	})
 	refused[*types.LimitExceededException](t, err, "2 simultaneous restores") // the account's, not the region's
+	s.Release()
 	active(t, c, "target-0")
 	active(t, c, "target-1")
+	s.Hold()
 	for i := range 5 {
 		must[*dynamodb.CreateTableOutput](t)(c.CreateTable(ctx, keyed(fmt.Sprintf("table-%d", i))))
 	}
 	_, err = c.CreateTable(ctx, keyed("table-5"))
 	refused[*types.LimitExceededException](t, err, "Only 5")
+	s.Release()
 	for i := range 5 {
 		active(t, c, fmt.Sprintf("table-%d", i))
 	}
@@ -627,9 +638,11 @@ func TestRefusals(t *testing.T) {
 
 	// Deletion protection, and the life after.
 	protect := func(on bool) {
+		s.Hold()
 		must[*dynamodb.UpdateTableOutput](t)(c.UpdateTable(ctx, &dynamodb.UpdateTableInput{TableName: name, DeletionProtectionEnabled: &on}))
 		_, err := c.UpdateTable(ctx, &dynamodb.UpdateTableInput{TableName: name, DeletionProtectionEnabled: &on})
 		refused[*types.ResourceInUseException](t, err, "")
+		s.Release()
 		active(t, c, *name)
 	}
 	protect(true)
@@ -637,12 +650,14 @@ func TestRefusals(t *testing.T) {
 	code(t, err, "ValidationException", "protected against deletion")
 	protect(false)
 	id := *active(t, c, *name).TableId
+	s.Hold()
 	must[*dynamodb.DeleteTableOutput](t)(c.DeleteTable(ctx, &dynamodb.DeleteTableInput{TableName: name}))
 	must[*dynamodb.DeleteTableOutput](t)(c.DeleteTable(ctx, &dynamodb.DeleteTableInput{TableName: name})) // once more is no error
 	_, err = c.CreateTable(ctx, keyed(*name))
 	refused[*types.ResourceInUseException](t, err, "")
 	_, err = c.RestoreTableToPointInTime(ctx, restoreTo("target-0", *name, at))
 	refused[*types.PointInTimeRecoveryUnavailableException](t, err, "")
+	s.Release()
 	eventually(t, "it is gone", func() bool {
 		_, err := c.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: name})
 		_, gone := errors.AsType[*types.ResourceNotFoundException](err)

@@ -44,7 +44,7 @@ func (s *Service) active(q *request, name string) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	if status := t.status(time.Now()); status != statusActive {
+	if status := t.status(s.progress()); status != statusActive {
 		return nil, apiErrorf("ResourceInUseException", "Attempt to change a resource which is still in use: the table %s is %s", t.name, status)
 	}
 	return t, nil
@@ -71,7 +71,7 @@ func (s *Service) updateTimeToLive(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
+	now := s.progress()
 	switch {
 	case now.Before(t.ttl.next):
 		return nil, invalidf("Time to live has been modified multiple times within a fixed interval")
@@ -101,7 +101,7 @@ func (s *Service) describeTimeToLive(q *request) (any, error) {
 		return nil, err
 	}
 	status := "DISABLED"
-	changing := time.Now().Before(t.ttl.until)
+	changing := s.progress().Before(t.ttl.until)
 	switch {
 	case t.ttl.enabled && changing:
 		status = "ENABLING"
@@ -153,7 +153,7 @@ func (s *Service) retag(q *request, arn string, change func(tags map[string]stri
 	if err != nil {
 		return err
 	}
-	now := time.Now()
+	now := s.progress()
 	if status := t.status(now); status != statusActive {
 		return apiErrorf("ResourceInUseException", "Attempt to change a resource which is still in use: the table %s is %s", t.name, status)
 	}
@@ -226,7 +226,7 @@ func (s *Service) listTagsOfResource(q *request) (any, error) {
 		return nil, err
 	}
 	tags := t.tags
-	if time.Now().Before(t.tagsAt) {
+	if s.progress().Before(t.tagsAt) {
 		tags = t.shown
 	}
 	keys, next, ok := page(slices.Sorted(maps.Keys(tags)), in.NextToken, tagsPage)

@@ -139,7 +139,7 @@ func capacity(p throughput) map[string]any {
 
 // describe is the API's TableDescription; with the lock held.
 func (s *Service) describe(t *table) map[string]any {
-	now := time.Now()
+	now := s.progress()
 	if now.Sub(t.counted) >= s.Scaled(countsTake) {
 		t.counted = now
 		t.count, t.bytes = t.history.size()

@@ -2,7 +2,6 @@ package dynamo
 
 import (
 	"slices"
-	"time"
 )
 
 type indexUpdate struct {
@@ -39,7 +38,7 @@ func (s *Service) updateTable(q *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
+	now := s.progress()
 	if t.status(now) != statusActive {
 		return nil, apiErrorf("ResourceInUseException", "Attempt to change a resource which is still in use: Table is being updated: %s", t.name)
 	}

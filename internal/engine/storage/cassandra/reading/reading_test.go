@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -215,10 +216,9 @@ func TestLookUps(t *testing.T) {
 			return nil
 		}
 		check(1003 + 4*cap(make(slots, MaxParallel)))
-		failed := false
+		var failed atomic.Bool         // batches are asked for several at a time
 		c.fail = func(q Query) error { // the first page of a batch times out: it comes in two
-			if q.State == nil && len(q.Args) > 0 && !failed {
-				failed = true
+			if q.State == nil && len(q.Args) > 0 && failed.CompareAndSwap(false, true) {
 				return gocql.ErrTimeoutNoResponse
 			}
 			return nil
