@@ -42,6 +42,7 @@ const limit = 3 * time.Minute
 // shop is a system over a cluster of three nodes, with three copies of everything, and a cluster of one node for its clones.
 type shop struct {
 	*scalardb.System
+	t               *testing.T // what a topic starts anew must outlive it
 	cluster, clones *bed.Cluster
 	ssh             *bed.SSH // to the machines of cluster
 	mirror          *cores.Mirror
@@ -78,6 +79,7 @@ func startShop(t *testing.T) *shop {
 	t.Helper()
 	began := time.Now()
 	s := &shop{
+		t:       t,
 		cluster: bed.Prepare(t, bed.Options{Name: "shop", Jolokia: true}),
 		clones:  bed.Prepare(t, bed.Options{Name: "staging", Nodes: 1}),
 	}

@@ -33,7 +33,7 @@ func (s *shop) sameTopology(t *testing.T) {
 	w.importAgain(t, restoreAddress, "again")
 
 	// It is the bank's database again, and stays so when the restore is forgotten. An imported one is protected until that is applied.
-	s.Restart(t)
+	s.Restart(s.t)
 	s.Bank.StartWriters(t, 4)
 	s.Bank.WaitForCommits(t, 50, limit)
 	s.ontoNodes(t, w, "deletion_protection = false")

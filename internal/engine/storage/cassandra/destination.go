@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/move"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/node"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/snapshot"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/upload"
@@ -30,13 +31,14 @@ const (
 const (
 	objectKeyspace = "cassandra_keyspace" // the ID is its name
 	objectTable    = "cassandra_table"    // the ID is KEYSPACE.TABLE
-	objectStaging  = "cassandra_staging"  // files on the nodes; the ID is a directory, which may hold {address} and the like
+	objectStaging  = "cassandra_staging"  // files on the nodes; the ID is a directory, which may hold {address} and the like, or one of a single node
 )
 
 // Keys of a restored object's Extra.
 const (
 	extraTableID   = "table_id"
 	extraAnnounced = "announced_ms" // since 1970, by our clock
+	extraNode      = "node"         // the host id, where files are on one node only
 )
 
 // DestinationSettings say which cluster is restored into, and how. Mover and SnapshotTimeout of Settings mean nothing here.
@@ -45,8 +47,10 @@ type DestinationSettings struct {
 	// Exactly one of Load and Stopped is set.
 	Load    *LoadSettings
 	Stopped *StoppedSettings
-	// Upload is how files are brought to the nodes.
+	// Upload is how files are brought to the nodes from the catalog.
 	Upload upload.Settings
+	// Mover makes what restores data that lies with a tool, by the kind of its artifact; nil where none can be had.
+	Mover func(kind string) (move.Mover, error)
 
 	// KeepGrace is for tests: it shows what happens where gc_grace_seconds is not raised.
 	KeepGrace bool
@@ -125,6 +129,7 @@ type attempt struct {
 	mu    sync.Mutex                    // of lists
 	lists map[string]*snapshot.FileList // by host id
 	store *upload.Store
+	tool  *tooled // the tool that has the data; nil where the catalog or the nodes have it
 	t     *topology
 	nodes []*captured // all nodes of the target, with their files
 }
@@ -160,7 +165,11 @@ func (d *Destination) open(ctx context.Context, r engine.StorageBackup) (*attemp
 	if err := a.readBackup(ctx); err != nil {
 		return nil, err
 	}
-	if err := a.openTarget(ctx); err != nil {
+	err := a.openTarget(ctx)
+	if err == nil && a.tool != nil {
+		err = a.tool.inspect(ctx, a)
+	}
+	if err != nil {
 		a.close()
 		return nil, err
 	}
@@ -177,26 +186,35 @@ func (a *attempt) readBackup(ctx context.Context) error {
 	if a.ix, err = snapshot.ReadIndex(ctx, r.Catalog, r.Record.Artifacts[i]); err != nil {
 		return err
 	}
-	switch a.ix.Data {
-	case snapshot.DataUpload:
-	case snapshot.DataNodes:
-		if a.d.s.Stopped == nil || !a.d.s.Stopped.InPlace {
-			return fmt.Errorf("the data of this backup lies on the nodes that it was taken of (data = keep_on_nodes, snapshot %s): only in_place restores it, onto these nodes", a.ix.Tag)
-		}
-	default:
-		return fmt.Errorf("the data of this backup is %s's (data = %s): this release restores what was uploaded (data = upload); restore it with %s itself", a.ix.Data, a.ix.Data, a.ix.Data)
-	}
 	if a.ix.Partitioner != murmur3 {
 		return fmt.Errorf("the backup's partitioner is %s; only Murmur3Partitioner is known", a.ix.Partitioner)
 	}
-	if a.ix.Data == snapshot.DataNodes {
+	inPlace := a.d.s.Stopped != nil && a.d.s.Stopped.InPlace
+	switch a.ix.Data {
+	case snapshot.DataUpload:
+		a.store = upload.Open(r.Catalog, a.d.s.Upload, r.Report)
+		if err := a.store.Inspect(ctx, r.Record.Artifacts[i].ID); err != nil {
+			return fmt.Errorf("the backup's files in the catalog: %w", err)
+		}
+	case snapshot.DataNodes:
+		if !inPlace {
+			return fmt.Errorf("the data of this backup lies on the nodes that it was taken of (data = keep_on_nodes, snapshot %s): only in_place restores it, onto these nodes", a.ix.Tag)
+		}
 		return nil // the nodes are asked for the files
-	}
-	a.store = upload.Open(r.Catalog, a.d.s.Upload, r.Report)
-	if err := a.store.Inspect(ctx, r.Record.Artifacts[i].ID); err != nil {
-		return fmt.Errorf("the backup's files in the catalog: %w", err)
+	case snapshot.DataMedusa, snapshot.DataCassy:
+		if a.tool, err = a.newTool(); err != nil {
+			return fmt.Errorf("the data of this backup is %s's (data = %s): %w", a.ix.Data, a.ix.Data, err)
+		}
+		if a.tool.restorer != nil && !inPlace {
+			return errors.New("the data of this backup is Cassy's, which restores it onto the nodes that it was taken of: only in_place restores it, onto these nodes")
+		}
+	default:
+		return fmt.Errorf("this release knows no data = %s, where the data of this backup lies", a.ix.Data)
 	}
 	for _, n := range a.ix.Nodes {
+		if n.Files == "" {
+			continue // Cassy tells of no files, and a node that was down has none
+		}
 		if a.lists[n.HostID], err = snapshot.ReadFiles(ctx, r.Catalog, n); err != nil {
 			return err
 		}

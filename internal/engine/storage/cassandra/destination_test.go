@@ -12,6 +12,7 @@ import (
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/enginetest/memcatalog"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/enginetest/testclock"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/local"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/move"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/node"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/snapshot"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/upload"
@@ -51,6 +52,7 @@ type target struct {
 	r       engine.StorageBackup
 	ix      snapshot.Index
 	extra   map[string]string // of the record
+	more    []engine.Artifact // likewise
 	catalog *memcatalog.Catalog
 }
 
@@ -82,8 +84,37 @@ func (x *target) preflight(t *testing.T) error {
 	}
 	a, err := snapshot.WriteIndex(t.Context(), x.catalog, "backups/b/r/orders/", &x.ix)
 	must(t, err)
-	x.r = engine.StorageBackup{Storage: "orders", RunID: "0123456789abcdef", Catalog: x.catalog, Record: engine.StorageRecord{Driver: "cassandra", Artifacts: []engine.Artifact{a}, Extra: x.extra}}
+	x.r = engine.StorageBackup{Storage: "orders", RunID: "0123456789abcdef", Catalog: x.catalog, Record: engine.StorageRecord{Driver: "cassandra", Artifacts: append(x.more, a), Extra: x.extra}}
 	return NewDestination(x.s).Preflight(t.Context(), x.r)
+}
+
+// fetching is a tool that fetches, and restoring one that restores by itself.
+type (
+	fetching struct {
+		move.Mover
+		move.Fetcher
+		inspect error
+	}
+	restoring struct {
+		move.Mover
+		move.Restorer
+	}
+)
+
+func (fetching) Name() string { return snapshot.DataMedusa }
+func (f fetching) Inspect(context.Context, move.Place, engine.Artifact) error {
+	return f.inspect
+}
+
+// of gives the data of the backup to a tool.
+func (x *target) of(data, kind string, m move.Mover) {
+	x.ix.Data, x.more = data, []engine.Artifact{{Kind: kind, ID: "t"}}
+	x.s.Mover = func(got string) (move.Mover, error) {
+		if got != kind {
+			return nil, fmt.Errorf("a mover for %s", got)
+		}
+		return m, nil
+	}
 }
 
 func TestPreflightOfLoad(t *testing.T) {
@@ -122,7 +153,16 @@ func TestPreflightOfLoad(t *testing.T) {
 			x.ix.Keyspaces[0].CQL = append(x.ix.Keyspaces[0].CQL, "CREATE MATERIALIZED VIEW bank.v AS SELECT * FROM bank.accounts")
 		}},
 		{"kept on nodes", "in_place", 3, func(x *target) { x.ix.Data = snapshot.DataNodes }},
-		{"medusa", "with medusa itself", 3, func(x *target) { x.ix.Data = snapshot.DataMedusa }},
+		{"medusa", "", 3, func(x *target) { x.of(snapshot.DataMedusa, snapshot.KindMedusa, fetching{}) }},
+		{"medusa has lost it", "in medusa's storage: not found", 3, func(x *target) {
+			x.of(snapshot.DataMedusa, snapshot.KindMedusa, fetching{inspect: engine.ErrNotFound})
+		}},
+		{"medusa, and nothing that calls it", "no such tool", 3, func(x *target) {
+			x.of(snapshot.DataMedusa, snapshot.KindMedusa, fetching{})
+			x.s.Mover = nil
+		}},
+		{"medusa, and no record", "has no cassandra_medusa", 3, func(x *target) { x.ix.Data = snapshot.DataMedusa }},
+		{"Cassy, into a running cluster", "only in_place", 3, func(x *target) { x.of(snapshot.DataCassy, snapshot.KindCassy, restoring{}) }},
 		{"a node is down", "is down", 3, func(x *target) { x.w.nodes[1].down = true; x.s.AllowDownNodes = true }},
 		{"no files", "nothing gives access", 3, func(x *target) { x.s.Files = nil }},
 		{"no importer", "cannot import", 3, func(x *target) { x.s.Transport = worldTransport{x.w} }},

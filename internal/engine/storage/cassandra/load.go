@@ -234,7 +234,7 @@ func stagingOf(l *LoadSettings, runID string, n node.Node) string {
 // hasData says that a table has SSTables of its own (not only an index's, which an import builds anew).
 func hasData(t snapshot.Files) bool {
 	return slices.ContainsFunc(t.Files, func(f snapshot.File) bool {
-		return !strings.Contains(f.Path, "/") && strings.HasSuffix(f.Path, "-Data.db")
+		return !strings.Contains(f.Path, "/") && strings.HasSuffix(f.Path, dataEnd)
 	})
 }
 
@@ -249,8 +249,20 @@ func (a *attempt) goes(p *loadPlan, n *captured, hostID string, t snapshot.Files
 		return "", shareNone, nil // a materialized view would have been refused
 	}
 	// Cassandra takes keyspace and table from the directories' names. A table may have SSTables in several data directories.
-	d := sha256.Sum256([]byte(t.Directory))
+	from := t.Directory
+	if a.tool != nil {
+		from = "" // where they were fetched into one
+	}
+	d := sha256.Sum256([]byte(from))
 	return path.Join(a.staging(n), hostID, fmt.Sprintf("%x", d[:4]), k.to, t.Table), k.shares[hostID][n.HostID], k
+}
+
+// sends says that some of a captured node's files go to a target node.
+func (a *attempt) sends(p *loadPlan, n *captured, hostID string) bool {
+	return slices.ContainsFunc(a.lists[hostID].Tables, func(t snapshot.Files) bool {
+		_, s, _ := a.goes(p, n, hostID, t)
+		return s != shareNone
+	})
 }
 
 // checkRoom looks for the directories for the files, and whether they have room.
@@ -258,6 +270,10 @@ func (a *attempt) checkRoom(ctx context.Context, p *loadPlan) error {
 	p.room, p.bytes = map[string]string{}, map[string]int64{}
 	for _, n := range a.nodes {
 		for _, hostID := range slices.Sorted(maps.Keys(a.lists)) {
+			if a.tool != nil && a.sends(p, n, hostID) {
+				p.bytes[n.HostID] += listBytes(a.lists[hostID]) // it fetches all tables
+				continue
+			}
 			for _, t := range a.lists[hostID].Tables {
 				if _, s, _ := a.goes(p, n, hostID, t); s != shareNone {
 					for _, f := range t.Files {
@@ -395,7 +411,13 @@ func (a *attempt) place(ctx context.Context, p *loadPlan) error {
 			return dir, s != shareNone
 		}})
 	}
-	if _, err := a.store.Place(ctx, a.ix, targets); err != nil {
+	var err error
+	if a.tool != nil {
+		err = a.placeFetched(ctx, p)
+	} else {
+		_, err = a.store.Place(ctx, a.ix, targets)
+	}
+	if err != nil {
 		return err
 	}
 	if a.d.s.Load.Owner == "" {
@@ -412,6 +434,30 @@ func (a *attempt) place(ctx context.Context, p *loadPlan) error {
 	})
 }
 
+// placeFetched has a tool fetch the files, and places them.
+func (a *attempt) placeFetched(ctx context.Context, p *loadPlan) error {
+	err := a.tool.fetch(ctx, a, a.staging, func(n *captured, from snapshot.Node) bool { return a.sends(p, n, from.HostID) })
+	if err != nil {
+		return err
+	}
+	return each(ctx, a.nodes, func(ctx context.Context, n *captured) error {
+		for _, from := range a.ix.Nodes {
+			list := a.lists[from.HostID]
+			if list == nil || !a.sends(p, n, from.HostID) {
+				continue
+			}
+			err := deliver(ctx, n, fetched(a.staging(n), from.HostID), list, func(t snapshot.Files) (string, bool) {
+				dir, s, _ := a.goes(p, n, from.HostID, t)
+				return dir, s != shareNone
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // importAll has every node import what lies on it, and clean up what it does not own.
 func (a *attempt) importAll(ctx context.Context, p *loadPlan) error {
 	return each(ctx, a.nodes, func(ctx context.Context, n *captured) error {
@@ -420,7 +466,9 @@ func (a *attempt) importAll(ctx context.Context, p *loadPlan) error {
 			for _, t := range a.lists[hostID].Tables {
 				if dir, s, k := a.goes(p, n, hostID, t); s != shareNone {
 					at := node.Table{Keyspace: k.to, Name: t.Table}
-					dirs[s][at] = append(dirs[s][at], dir)
+					if !slices.Contains(dirs[s][at], dir) {
+						dirs[s][at] = append(dirs[s][at], dir)
+					}
 				}
 			}
 		}
@@ -637,7 +685,12 @@ func (d *Destination) Delete(ctx context.Context, r engine.Restored) error {
 		if o.Kind != objectStaging || !o.Created {
 			continue
 		}
-		err := each(ctx, a.nodes, func(ctx context.Context, n *captured) error { return n.files.RemoveAll(ctx, n.Expand(o.ID)) })
+		err := each(ctx, a.nodes, func(ctx context.Context, n *captured) error {
+			if only := o.Extra[extraNode]; only != "" && only != n.HostID {
+				return nil
+			}
+			return n.files.RemoveAll(ctx, n.Expand(o.ID))
+		})
 		if err != nil {
 			return fmt.Errorf("removing the files that were to be imported: %w", err)
 		}

@@ -63,6 +63,13 @@ func object(doc string, attributes map[string]schema.Attribute) schema.SingleNes
 
 const viaDoc = "How the files are reached: `ssh` (the default), or `local` where all nodes run on this machine."
 
+const (
+	medusaCommandDoc = "Command line of medusa on the node. The default is `medusa`."
+	medusaConfigDoc  = "Its configuration file on the node. The default is `/etc/medusa/medusa.ini`."
+	cassyAddressDoc  = "`HOST:PORT` of the Cassy server's gRPC API."
+	cassyTLSDoc      = "`true` speaks TLS with the Cassy server. The default is `false`."
+)
+
 // SourceAttributes are those of the cluster to be captured.
 func (Kind) SourceAttributes() map[string]schema.Attribute {
 	a := attributes("Transport to the nodes: set exactly one. Every connection is made before the pause.")
@@ -83,15 +90,15 @@ func (Kind) SourceAttributes() map[string]schema.Attribute {
 				"data_directories": texts("Data directories of the nodes, absolute. `{address}`, `{host_id}`, `{datacenter}` and `{rack}` stand for the node's. By default the nodes are asked."),
 			}),
 			"medusa": object("cassandra-medusa on every node uploads the snapshot, into the storage that its configuration names.", map[string]schema.Attribute{
-				"command":     text("Command line of medusa on the node. The default is `medusa`."),
-				"config_file": text("Its configuration file on the node. The default is `/etc/medusa/medusa.ini`."),
+				"command":     text(medusaCommandDoc),
+				"config_file": text(medusaConfigDoc),
 				"via":         text("How commands are run: `ssh` (the default) on the nodes, or `local` on this machine."),
 			}),
 			"cassy": object("A Cassy server takes and uploads the snapshots of all nodes. The pause lasts until all nodes have their snapshot; the upload goes on after it.", map[string]schema.Attribute{
-				"address":               schema.StringAttribute{Required: true, MarkdownDescription: "`HOST:PORT` of the Cassy server's gRPC API."},
+				"address":               schema.StringAttribute{Required: true, MarkdownDescription: cassyAddressDoc},
 				"cluster_id":            text("Id of the cluster in Cassy. The default is the one cluster there that has the Cassandra cluster's name."),
 				"clear_other_snapshots": truth("`true` accepts that Cassy clears every snapshot of these keyspaces first, also those of others. The default is `false`: where there are any, the backup is refused."),
-				"tls":                   truth("`true` speaks TLS with the Cassy server. The default is `false`."),
+				"tls":                   truth(cassyTLSDoc),
 			}),
 		},
 	}
@@ -133,6 +140,11 @@ func (Kind) DestinationAttributes() map[string]schema.Attribute {
 	})
 	a["in_place"] = object("Restores onto the very nodes of the backup, and replaces the data of its tables: all nodes are drained, stopped, cleaned, filled and started. Stop ScalarDB's servers before.", nodes())
 	a["same_topology"] = object("Restores onto nodes with the tokens, datacenters and racks of those of the backup, where its tables are not there yet or empty: all nodes are drained, stopped, cleaned, filled and started.", nodes())
+	a["medusa"] = object("cassandra-medusa on the nodes of the cluster to restore into, for a backup whose data it has: it must reach the storage where they are. It is run where the files of `load`, `in_place` or `same_topology` are, by their `via`.",
+		map[string]schema.Attribute{"command": text(medusaCommandDoc), "config_file": text(medusaConfigDoc)})
+	a["cassy"] = object("The Cassy server, for a backup whose data it has. It is restored with `in_place` only.", map[string]schema.Attribute{
+		"address": schema.StringAttribute{Required: true, MarkdownDescription: cassyAddressDoc}, "tls": truth(cassyTLSDoc),
+	})
 	return a
 }
 
@@ -441,22 +453,30 @@ func (c checks) data() {
 	}
 	if o, ok := nested(d, "medusa"); ok {
 		c.via("data.medusa", o)
-		if v, ok := storage.Text(o, "command"); ok && strings.TrimSpace(v) == "" {
-			c.at("data.medusa.command").Error("Invalid command", "The command is empty.")
-		}
-		if _, ok := storage.Text(o, "config_file"); ok {
-			c.absolute("data.medusa", o, "config_file")
-		}
+		c.medusa("data.medusa", o)
 	}
 	if o, ok := nested(d, "cassy"); ok {
-		if v, ok := storage.Text(o, "address"); ok {
-			host, port, err := net.SplitHostPort(v)
-			if n, convErr := strconv.Atoi(port); err != nil || host == "" || convErr != nil || n < 1 || n > 65535 {
-				c.at("data.cassy.address").Error("Invalid address", fmt.Sprintf("%q is no HOST:PORT.", v))
-			}
-		}
+		c.cassy("data.cassy", o)
 		if v, ok := storage.Text(o, "cluster_id"); ok && v == "" {
 			c.at("data.cassy.cluster_id").Error("Invalid cluster_id", "It is empty. Leave it out for the one cluster of that name in Cassy.")
+		}
+	}
+}
+
+func (c checks) medusa(at string, o types.Object) {
+	if v, ok := storage.Text(o, "command"); ok && strings.TrimSpace(v) == "" {
+		c.at(at+".command").Error("Invalid command", "The command is empty.")
+	}
+	if _, ok := storage.Text(o, "config_file"); ok {
+		c.absolute(at, o, "config_file")
+	}
+}
+
+func (c checks) cassy(at string, o types.Object) {
+	if v, ok := storage.Text(o, "address"); ok {
+		host, port, err := net.SplitHostPort(v)
+		if n, convErr := strconv.Atoi(port); err != nil || host == "" || convErr != nil || n < 1 || n > 65535 {
+			c.at(at+".address").Error("Invalid address", fmt.Sprintf("%q is no HOST:PORT.", v))
 		}
 	}
 }
@@ -494,6 +514,15 @@ func (c checks) restore() {
 					c.at("load.replication").Error("Invalid replication", fmt.Sprintf("%s = %q is no number of replicas.", dc, n))
 				}
 			}
+		}
+	}
+	if o, ok := nested(c.config, "medusa"); ok {
+		c.medusa("medusa", o)
+	}
+	if o, ok := nested(c.config, "cassy"); ok {
+		c.cassy("cassy", o)
+		if _, in := nested(c.config, "in_place"); !in && !isUnknown(c.config, "in_place") {
+			c.at("cassy").Error("Cassy restores in place", "Cassy restores onto the nodes that the backup was taken of, and in_place is not set. Set in_place, or leave cassy out.")
 		}
 	}
 	for _, name := range []string{"in_place", "same_topology"} {
@@ -608,6 +637,15 @@ func decode(config types.Object, env storage.Env) wiring {
 			w.Data.Address, _ = storage.Text(o, "address")
 			w.Data.ClusterID, _ = storage.Text(o, "cluster_id")
 		}
+	}
+	// Those of the destination stand by themselves.
+	if o, ok := nested(config, "medusa"); ok {
+		w.Data.Command, _ = storage.Text(o, "command")
+		w.Data.ConfigFile, _ = storage.Text(o, "config_file")
+	}
+	if o, ok := nested(config, "cassy"); ok {
+		w.Data.Address, _ = storage.Text(o, "address")
+		w.Data.TLS = flag(o, "tls")
 	}
 	if o, ok := nested(config, "load"); ok {
 		w.Load = wiredLoad{Given: true, Keyspaces: mapOf(o, "keyspaces"), Replication: mapOf(o, "replication")}

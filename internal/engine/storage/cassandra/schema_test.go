@@ -12,6 +12,10 @@ import (
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/enginetest/testclock"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/cassy"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/medusa"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/move"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/snapshot"
 )
 
 // complaints collects where Validate complains.
@@ -161,6 +165,10 @@ func TestValidate(t *testing.T) {
 
 		{"load", storage.DestinationSide, with(into, o{"load": o{"keyspaces": map[string]string{"shop": "shop_staging"}, "replication": map[string]string{"dc1": "3"}}}), ""},
 		{"in place", storage.DestinationSide, with(into, o{"in_place": o{"stop_command": "stop {address}", "data_directories": []string{"/data"}}}), ""},
+		{"from medusa", storage.DestinationSide, with(into, o{"load": o{}, "medusa": o{"command": "sudo medusa", "config_file": "/etc/m.ini"}}), ""},
+		{"from medusa, badly", storage.DestinationSide, with(into, o{"load": o{}, "medusa": o{"command": " ", "config_file": "m.ini"}}), "medusa.command medusa.config_file"},
+		{"from Cassy", storage.DestinationSide, with(into, o{"in_place": o{}, "cassy": o{"address": "cassy:20051"}}), ""},
+		{"from Cassy, badly", storage.DestinationSide, with(into, o{"load": o{}, "cassy": o{"address": "cassy"}}), "cassy cassy.address"},
 		{"no way", storage.DestinationSide, into, "contact_points"},
 		{"load with owner", storage.DestinationSide, with(into, o{"load": o{"owner": "cassandra:cassandra"}}), ""},
 		{"empty owner", storage.DestinationSide, with(into, o{"load": o{"owner": " "}}), "load.owner"},
@@ -254,6 +262,18 @@ func TestDecodeDestination(t *testing.T) {
 	s = of(o{"same_topology": o{"stop_command": "a", "start_command": "b", "owner": "c:d", "data_directories": []string{"/e"}, "commitlog_directory": "/f", "hints_directory": "/g", "saved_caches_directory": "/h", "cdc_raw_directory": "/i"}})
 	if want := (StoppedSettings{StopCommand: "a", StartCommand: "b", Owner: "c:d", CommitlogDirectory: "/f", HintsDirectory: "/g", SavedCachesDirectory: "/h", CDCRawDirectory: "/i"}); *s.Stopped != want || s.DataDirectories[0] != "/e" {
 		t.Errorf("same_topology %+v", s.Stopped)
+	}
+	s = of(o{"in_place": o{"via": "local"}, "medusa": o{"command": "m", "config_file": "/m.ini"}, "cassy": o{"address": "cassy:20051"}})
+	for kind, want := range map[string]move.Mover{
+		snapshot.KindMedusa: medusa.Mover{Settings: medusa.Settings{Clock: s.Clock, Command: "m", ConfigFile: "/m.ini"}},
+		snapshot.KindCassy:  cassy.Mover{Settings: cassy.Settings{Clock: s.Clock, Address: "cassy:20051"}},
+	} {
+		if m, err := s.Mover(kind); err != nil || m != want {
+			t.Errorf("%s: %+v, %v", kind, m, err)
+		}
+	}
+	if _, err := of(o{"in_place": o{"via": "local"}}).Mover(snapshot.KindCassy); err == nil || !strings.Contains(err.Error(), "set cassy") {
+		t.Errorf("Cassy without an address: %v", err)
 	}
 	if d, diags := (Kind{}).NewDestination(t.Context(), configOf(t, storage.DestinationSide, with(base, o{"load": o{}})), storage.Env{Clock: testclock.New()}); d == nil || diags.HasError() {
 		t.Errorf("destination %v, %v", d, diags)

@@ -113,8 +113,31 @@ func (a *attempt) pair(p *stoppedPlan) error {
 		if a.ix.Data == snapshot.DataNodes && c != t {
 			return fmt.Errorf("the data lies on the nodes that the backup was taken of, and the node with the tokens of node %s is node %s now: it was replaced, or wiped", c, t)
 		}
+		if a.tool != nil && a.tool.restorer != nil {
+			if before, now := address(a.ix.Nodes, c), addressOf(a.t.members, t); before != now {
+				return fmt.Errorf("the tool knows nodes by their addresses, and the node with the tokens of node %s has the address %s now", before, now)
+			}
+		}
 	}
 	return nil
+}
+
+func address(nodes []snapshot.Node, hostID string) string {
+	for _, n := range nodes {
+		if n.HostID == hostID {
+			return n.Address
+		}
+	}
+	return ""
+}
+
+func addressOf(members []*member, hostID string) string {
+	for _, m := range members {
+		if m.HostID == hostID {
+			return m.Address
+		}
+	}
+	return ""
 }
 
 // kept lists the snapshot's files on a node, where that is where the data is, and compares them with what was listed when the backup was taken.
@@ -339,14 +362,20 @@ func (a *attempt) checkNode(ctx context.Context, p *stoppedPlan, n *captured) er
 		a.mu.Unlock()
 		return nil
 	}
+	need := listBytes(a.lists[p.from[n.HostID]])
+	if a.fetches() {
+		// Before anything is removed.
+		free, err := n.files.Free(ctx, n.directories[0])
+		if err != nil {
+			return err
+		}
+		if free < need {
+			return fmt.Errorf("%s has %d MiB left, and the backup has %d MiB for it, which are fetched before anything is removed: make room", n.directories[0], free>>20, need>>20)
+		}
+		return nil
+	}
 	if a.d.s.Stopped.InPlace {
 		return nil // the room of what is replaced comes to what is free; placing looks
-	}
-	need := int64(0)
-	for _, t := range a.lists[p.from[n.HostID]].Tables {
-		for _, f := range t.Files {
-			need += f.Size
-		}
 	}
 	free := int64(0)
 	for _, dir := range n.directories {
@@ -391,6 +420,11 @@ func (a *attempt) restoreStopped(ctx context.Context, p *stoppedPlan) (engine.Re
 		return engine.Restored{}, err
 	}
 	out.Objects = append(out.Objects, stopped)
+	if a.fetches() {
+		for _, n := range a.nodes {
+			out.Objects = append(out.Objects, engine.RestoredObject{Kind: objectStaging, ID: a.fetchedInto(n), Created: true, Extra: map[string]string{extraNode: n.HostID}})
+		}
+	}
 	for _, k := range p.keyspaces {
 		out.Objects = append(out.Objects, engine.RestoredObject{Kind: objectKeyspace, ID: k.name})
 		for _, t := range slices.Sorted(maps.Keys(k.ids)) {
@@ -408,7 +442,8 @@ func (a *attempt) restoreStopped(ctx context.Context, p *stoppedPlan) (engine.Re
 	for _, s := range []struct {
 		name string
 		run  func(context.Context, *stoppedPlan) error
-	}{{"schema", a.completeSchema}, {"probe", a.probe}, {"stop", a.stopAll}, {"clean", a.clean}, {"place", a.placeStopped}, {"start", a.startAll}, {"repair", a.lowerStopped}} {
+	}{{"schema", a.completeSchema}, {"probe", a.probe}, {"fetch", a.fetchStopped}, {"stop", a.stopAll}, {"clean", a.clean}, {"place", a.placeStopped}, {"start", a.startAll},
+		{"repair", a.lowerStopped}} {
 		err := a.step(ctx, s.name)
 		if err == nil {
 			a.report("restoring onto stopped nodes", map[string]any{"step": s.name})
@@ -418,7 +453,7 @@ func (a *attempt) restoreStopped(ctx context.Context, p *stoppedPlan) (engine.Re
 			return out, err
 		}
 	}
-	out.Objects = slices.DeleteFunc(out.Objects, func(o engine.RestoredObject) bool { return o.Kind == objectNodes })
+	out.Objects = slices.DeleteFunc(out.Objects, func(o engine.RestoredObject) bool { return o.Kind == objectNodes || o.Kind == objectStaging })
 	return out, nil
 }
 
@@ -432,6 +467,22 @@ func (a *attempt) stoppedNodes() (engine.RestoredObject, error) {
 	}
 	data, err := json.Marshal(nodes)
 	return engine.RestoredObject{Kind: objectNodes, ID: a.t.cluster, Extra: map[string]string{extraStopped: string(data)}}, err
+}
+
+// fetches says that a tool brings the files.
+func (a *attempt) fetches() bool { return a.tool != nil && a.tool.fetcher != nil }
+
+// fetchedInto is the directory for what a tool fetches: on the file system of the data, so that it need not be copied once more while the nodes are stopped.
+func (a *attempt) fetchedInto(n *captured) string {
+	return path.Join(n.directories[0], ".scalardb-restore-"+a.r.RunID)
+}
+
+// fetchStopped has a tool fetch what it has, while the nodes still serve.
+func (a *attempt) fetchStopped(ctx context.Context, p *stoppedPlan) error {
+	if !a.fetches() {
+		return nil
+	}
+	return a.tool.fetch(ctx, a, a.fetchedInto, func(n *captured, from snapshot.Node) bool { return from.HostID == p.from[n.HostID] })
 }
 
 // completeSchema makes what is missing, with the ids that it had.
@@ -635,6 +686,35 @@ func (a *attempt) clean(ctx context.Context, p *stoppedPlan) error {
 
 // placeStopped puts each node's files where it had them.
 func (a *attempt) placeStopped(ctx context.Context, p *stoppedPlan) error {
+	var err error
+	switch {
+	case a.fetches():
+		err = each(ctx, a.nodes, func(ctx context.Context, n *captured) error {
+			from := p.from[n.HostID]
+			err := deliver(ctx, n, fetched(a.fetchedInto(n), from), a.lists[from], func(t snapshot.Files) (string, bool) {
+				dirs := p.dirs[n.HostID][node.Table{Keyspace: t.Keyspace, Name: t.Table}]
+				if len(dirs) == 0 || !hasData(t) {
+					return "", false
+				}
+				return dirs[0], true
+			})
+			return errors.Join(err, n.files.RemoveAll(ctx, a.fetchedInto(n)))
+		})
+	case a.tool != nil:
+		err = a.tool.restore(ctx, a, p)
+	case a.ix.Data == snapshot.DataNodes:
+		err = a.link(ctx)
+	default:
+		_, err = a.store.Place(ctx, a.ix, a.stoppedTargets(p))
+	}
+	if err != nil {
+		return err
+	}
+	return a.settleFiles(ctx, p)
+}
+
+// stoppedTargets say where files of the catalog go.
+func (a *attempt) stoppedTargets(p *stoppedPlan) []upload.Target {
 	targets := make([]upload.Target, 0, len(a.nodes))
 	for _, n := range a.nodes {
 		roots := dataRoots(a.lists[p.from[n.HostID]])
@@ -643,21 +723,17 @@ func (a *attempt) placeStopped(ctx context.Context, p *stoppedPlan) error {
 				return "", false
 			}
 			dirs := p.dirs[n.HostID][node.Table{Keyspace: t.Keyspace, Name: t.Table}]
-			if len(dirs) == 0 || !slices.ContainsFunc(t.Files, func(f snapshot.File) bool { return strings.HasSuffix(f.Path, "-Data.db") }) {
+			if len(dirs) == 0 || !slices.ContainsFunc(t.Files, func(f snapshot.File) bool { return strings.HasSuffix(f.Path, dataEnd) }) {
 				return "", false
 			}
 			return dirs[min(slices.Index(roots, dataRoot(t.Directory)), len(dirs)-1)], true
 		}})
 	}
-	var err error
-	if a.ix.Data == snapshot.DataNodes {
-		err = a.link(ctx)
-	} else {
-		_, err = a.store.Place(ctx, a.ix, targets)
-	}
-	if err != nil {
-		return err
-	}
+	return targets
+}
+
+// settleFiles gives what was placed to Cassandra's user, and has it written to the disks.
+func (a *attempt) settleFiles(ctx context.Context, p *stoppedPlan) error {
 	return each(ctx, a.nodes, func(ctx context.Context, n *captured) error {
 		var placed []string
 		for _, dirs := range p.dirs[n.HostID] {

@@ -242,7 +242,12 @@ func (w wiring) uploads() upload.Settings {
 
 // destination is all of a restore.
 func (w wiring) destination() DestinationSettings {
-	s := DestinationSettings{Settings: w.settings(), Upload: w.uploads()}
+	s := DestinationSettings{Settings: w.settings(), Upload: w.uploads(), Mover: func(kind string) (move.Mover, error) {
+		if kind == snapshot.KindCassy && w.Data.Address == "" {
+			return nil, errors.New("set cassy, which says where its server is")
+		}
+		return w.moverOfKind(kind)
+	}}
 	if w.Load.Given {
 		s.Load = &LoadSettings{Keyspaces: w.Load.Keyspaces, Replication: w.Load.Replication, Directory: w.Load.Directory, Owner: w.Load.Owner}
 	}

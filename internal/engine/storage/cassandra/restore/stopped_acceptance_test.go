@@ -140,6 +140,7 @@ func TestStopped(t *testing.T) {
 	})
 	t.Run("killed", func(t *testing.T) { g.killStopped(t, b) })
 	t.Run("in place, kept on the nodes", func(t *testing.T) { g.kept(t) })
+	t.Run("in place, by Cassy", func(t *testing.T) { g.byCassy(t) })
 	t.Run("same topology", func(t *testing.T) {
 		g.cluster.StopAll(t)
 		g.cluster.WipeAll(t)
