@@ -52,7 +52,7 @@ type worldNode struct {
 	take   func(ctx context.Context) error
 	after  func() // once a snapshot was taken
 	writes map[node.Table]int64
-	blind  bool // counts no writes
+	blind  bool // its transport counts no writes
 	deaf   bool // says that it cleared a snapshot, and does not
 }
 
@@ -126,7 +126,7 @@ func (unknownTable) Code() int       { return 0x2200 }
 func (unknownTable) Message() string { return "invalid" }
 
 // Query knows the statements of the driver, and no others.
-func (c worldConn) Query(_ context.Context, statement string, _ ...any) ([]row, error) {
+func (c worldConn) Query(_ context.Context, statement string, args ...any) ([]row, error) {
 	w, n := c.n.w, c.n
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -203,6 +203,14 @@ func (c worldConn) Query(_ context.Context, statement string, _ ...any) ([]row, 
 		return []row{{"create_statement": "CREATE " + statement}}, nil
 	case strings.HasPrefix(statement, "SELECT keyspace_name, mebibytes"):
 		return []row{{"keyspace_name": "bank", "mebibytes": int64(3)}, {"keyspace_name": "other", "mebibytes": int64(9)}}, nil
+	case strings.HasPrefix(statement, "SELECT keyspace_name, table_name, count FROM system_views.local_write_latency"):
+		var rows []row
+		for _, t := range w.tables {
+			if len(args) == 0 || args[0] == t.Keyspace && args[1] == t.Name {
+				rows = append(rows, row{"keyspace_name": t.Keyspace, "table_name": t.Name, "count": n.writes[t]})
+			}
+		}
+		return rows, nil
 	case strings.HasPrefix(statement, "SELECT name, value FROM system_views.settings"):
 		v := "batch"
 		if n.periodic {

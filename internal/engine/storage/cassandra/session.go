@@ -94,14 +94,15 @@ func (x *session) preflight(ctx context.Context) error {
 	if x.mover, err = s.Mover.Preflight(ctx, x.job()); err != nil {
 		return err
 	}
-	if x.witness, err = newWitness(s, t, x.inv, x.nodes); err != nil {
+	if x.witness, err = newWitness(s, t, x.inv); err != nil {
 		return err
 	}
 	if x.witness != nil {
 		// The first reading proves that it may be read, and warms it.
 		switch _, err := x.witness.read(ctx, x.nodes); {
-		case isUnsupported(err):
+		case isUnauthorized(err), isUnknownTable(err):
 			x.witness = nil
+			warnings = append(warnings, fmt.Sprintf(noWitness, s.Transport.Name()))
 		case err != nil:
 			return err
 		}

@@ -43,17 +43,8 @@ type witness struct {
 // counts is what one look found: the writes by table, of each node by host id.
 type counts map[string]map[node.Table]int64
 
-// newWitness chooses the tables. It returns nil where the transport counts no writes, and where each look would start a virtual machine on every node: nodetool's
-// three looks would be the longest part of the pause, and longer than the engine believes that a look may take.
-func newWitness(s Settings, t *topology, inv inventory, nodes []*captured) (*witness, error) {
-	if name := s.Transport.Name(); name == "ssh" || name == "exec" {
-		return nil, nil //nolint:nilnil // no witness is no error
-	}
-	for _, n := range nodes {
-		if _, ok := n.op.(node.WriteCounter); !ok {
-			return nil, nil //nolint:nilnil // no witness is no error
-		}
-	}
+// newWitness chooses the tables. It returns nil where there are none.
+func newWitness(s Settings, t *topology, inv inventory) (*witness, error) {
 	r, err := t.ring()
 	if err != nil {
 		return nil, err
@@ -99,11 +90,7 @@ func (w *witness) read(ctx context.Context, nodes []*captured) (counts, error) {
 	var mu sync.Mutex
 	out := counts{}
 	err := each(ctx, nodes, func(ctx context.Context, n *captured) error {
-		counter, ok := n.op.(node.WriteCounter)
-		if !ok {
-			return node.ErrUnsupported
-		}
-		got, err := counter.Writes(ctx, w.tables)
+		got, err := w.writes(ctx, n)
 		if err != nil {
 			return fmt.Errorf("reading the counters of writes: %w", err)
 		}
@@ -118,6 +105,26 @@ func (w *witness) read(ctx context.Context, nodes []*captured) (counts, error) {
 		return nil
 	})
 	return out, err
+}
+
+// writes reads one node's counters: by its transport, where that has them at hand, and else over the CQL connection to the node.
+func (w *witness) writes(ctx context.Context, n *captured) (map[node.Table]int64, error) {
+	if c, ok := n.op.(node.WriteCounter); ok {
+		return c.Writes(ctx, w.tables)
+	}
+	statement, args := "SELECT keyspace_name, table_name, count FROM system_views.local_write_latency", []any(nil)
+	if len(w.tables) == 1 {
+		statement, args = statement+" WHERE keyspace_name = ? AND table_name = ?", []any{w.tables[0].Keyspace, w.tables[0].Name}
+	}
+	rows, err := n.conn.Query(ctx, statement, args...)
+	if err != nil {
+		return nil, err
+	}
+	out := map[node.Table]int64{}
+	for _, r := range rows {
+		out[node.Table{Keyspace: r.text("keyspace_name"), Name: r.text("table_name")}] = r.number("count")
+	}
+	return out, nil
 }
 
 // settle takes the baseline: the first reading that shows no growth over the one before it. Growth that no quorum explains is not waited for.
@@ -201,6 +208,8 @@ func (w *witness) onQuorum(keyspace string, grown map[*member]int64) bool {
 	}
 	return false
 }
+
+const noWitness = "Whether somebody writes in the pause cannot be seen: transport %s does not tell the nodes' counters of writes, and the user lacks SELECT on system_views, which has them."
 
 // isUnsupported says that a transport cannot do it, whatever the node.
 func isUnsupported(err error) bool { return errors.Is(err, node.ErrUnsupported) }

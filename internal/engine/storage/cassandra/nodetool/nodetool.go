@@ -63,7 +63,6 @@ var (
 	_ node.Loader          = (*Operator)(nil)
 	_ node.Cleaner         = (*Operator)(nil)
 	_ node.Drainer         = (*Operator)(nil)
-	_ node.WriteCounter    = (*Operator)(nil)
 	_ node.DirectoryLister = (*Operator)(nil)
 	_ node.Repairer        = (*Operator)(nil)
 )
@@ -342,36 +341,6 @@ func batches(all []string) func(yield func([]string) bool) {
 			all = all[n:]
 		}
 	}
-}
-
-// Writes implements node.WriteCounter.
-func (o *Operator) Writes(ctx context.Context, tables []node.Table) (map[node.Table]int64, error) {
-	names := make([]string, len(tables))
-	for i, t := range tables {
-		if err := o.checkNames("writes", t.Keyspace, t.Name); err != nil {
-			return nil, err
-		}
-		names[i] = t.String()
-	}
-	counts := make(map[node.Table]int64, len(tables))
-	for part := range batches(names) {
-		out, err := o.run(ctx, callTimeout, append([]string{"tablestats", "-F", "json", "--"}, part...)...)
-		if err != nil {
-			return nil, err
-		}
-		if err := parseWrites(out, counts); err != nil {
-			return nil, o.failed(fmt.Errorf("reading the output of nodetool tablestats: %w", err))
-		}
-	}
-	wanted := make(map[node.Table]int64, len(tables))
-	for _, t := range tables {
-		n, ok := counts[t]
-		if !ok {
-			return nil, o.failed(fmt.Errorf("nodetool tablestats does not say how many writes %s had", t))
-		}
-		wanted[t] = n
-	}
-	return wanted, nil
 }
 
 // DataDirectories implements node.DirectoryLister. Releases before 4.1 cannot: node.ErrUnsupported.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -98,17 +97,6 @@ func (c *cassandra) Run(_ context.Context, args []string) ([]byte, error) {
 			return c.fail(1, "Some directories failed to import, check server logs for details:\n%s\n", strings.Join(c.failDirs, "\n"))
 		}
 		return nil, nil
-	case command == "tablestats -F json" && len(names) > 0:
-		var b strings.Builder
-		b.WriteString("Picked up JAVA_TOOL_OPTIONS: -Xmx64m\n{\"total_number_of_tables\":48")
-		for _, n := range names {
-			k, t, _ := strings.Cut(n, ".")
-			if slices.Contains(c.keyspaces, k) && slices.Contains(c.tables, t) {
-				fmt.Fprintf(&b, `,%q:{"write_count":7,"tables":{%q:{"local_write_count":%d,"local_write_latency_ms":"NaN"}}}`, k, t, 40+len(n))
-			}
-		}
-		b.WriteString("}\n")
-		return []byte(b.String()), nil
 	case command == "datapaths -F json":
 		if c.release == "4.0" {
 			return c.fail(1, "nodetool: Found unexpected parameters: [datapaths, -F, json]\nSee 'nodetool help' or 'nodetool help <command>'.\n")
@@ -244,9 +232,6 @@ func TestBelieve(t *testing.T) {
 			t.Errorf("%s believed it", what)
 		}
 	}
-	if _, err := o.Writes(t.Context(), []node.Table{{Keyspace: "shop", Name: "t"}}); err == nil {
-		t.Error("Writes believed it")
-	}
 	if _, err := o.DataDirectories(t.Context()); err == nil {
 		t.Error("DataDirectories believed it")
 	}
@@ -352,18 +337,6 @@ func TestImport(t *testing.T) {
 	}
 }
 
-func TestWrites(t *testing.T) {
-	o := open(t, fake())
-	tables := []node.Table{{Keyspace: "shop", Name: "t"}, {Keyspace: "coordinator", Name: "u"}}
-	got, err := o.Writes(t.Context(), tables)
-	if want := map[node.Table]int64{tables[0]: 46, tables[1]: 53}; err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("Writes: %v, %v; want %v", got, err, want)
-	}
-	if _, err := o.Writes(t.Context(), append(tables, node.Table{Keyspace: "shop", Name: "missing"})); err == nil {
-		t.Error("a table that is not in the answer has a count")
-	}
-}
-
 func TestDataDirectories(t *testing.T) {
 	c := fake()
 	o := open(t, c)
@@ -429,7 +402,6 @@ func FuzzParsers(f *testing.F) {
 	c.snapshots = []node.Snapshot{{Tag: "a b", Keyspace: "c", Table: "d"}}
 	f.Add(c.list())
 	f.Add("ID : " + hostA)
-	f.Add(`{"a":{"tables":{"b":{"local_write_count":1}}}}`)
 	f.Add(`{"a":{"b":["/x/a/b-1"]}}`)
 	f.Add("Some directories failed to import, check server logs for details:\n/a\n")
 	f.Fuzz(func(t *testing.T, out string) {
@@ -441,13 +413,6 @@ func FuzzParsers(f *testing.F) {
 		}
 		if id, err := parseHostID(out); err == nil && len(id) != 36 {
 			t.Errorf("the host id %q", id)
-		}
-		counts := map[node.Table]int64{}
-		_ = parseWrites(out, counts)
-		for table, n := range counts {
-			if n < 0 {
-				t.Errorf("%s has %d writes", table, n)
-			}
 		}
 		if dirs, err := parseDataPaths(out); err == nil {
 			for _, d := range dirs {

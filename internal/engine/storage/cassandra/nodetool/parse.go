@@ -89,34 +89,6 @@ func document(out string, v any) error {
 	return fmt.Errorf("there is no JSON in it: %s", reason(out))
 }
 
-// parseWrites reads `nodetool tablestats -F json`.
-func parseWrites(out string, into map[node.Table]int64) error {
-	var top map[string]json.RawMessage
-	if err := document(out, &top); err != nil {
-		return err
-	}
-	for keyspace, raw := range top {
-		var stats struct {
-			Tables map[string]struct {
-				Writes *int64 `json:"local_write_count"`
-			} `json:"tables"`
-		}
-		if len(raw) == 0 || raw[0] != '{' {
-			continue // the number of tables stands beside the keyspaces
-		}
-		if err := json.Unmarshal(raw, &stats); err != nil {
-			return fmt.Errorf("keyspace %s: %w", keyspace, err)
-		}
-		for name, t := range stats.Tables {
-			if t.Writes == nil || *t.Writes < 0 {
-				return fmt.Errorf("%s.%s has no local_write_count", keyspace, name)
-			}
-			into[node.Table{Keyspace: keyspace, Name: name}] = *t.Writes
-		}
-	}
-	return nil
-}
-
 // parseDataPaths reads `nodetool datapaths -F json`: the directories of every table, each two below a data directory.
 func parseDataPaths(out string) ([]string, error) {
 	var keyspaces map[string]map[string][]string
