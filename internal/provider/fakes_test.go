@@ -33,6 +33,7 @@ type system struct {
 	env     map[string]string
 	runs    int
 	seenKey []string // key_pem of every group made
+	readOf  []string // STORAGE: NAMESPACES of every reader of a clone
 
 	failAwait, failDiscard, failRestore, failInspect error
 	failUnpause                                      error
@@ -227,9 +228,12 @@ func (k memoryKind) NewDestination(_ context.Context, config types.Object, env s
 	return memoryDestination{k.s, pathOf(config)}, nil
 }
 
-func (k memoryKind) NewReader(_ context.Context, _ storage.Side, config types.Object, _ storage.Env) (verify.Storage, diag.Diagnostics) {
+func (k memoryKind) NewReader(_ context.Context, side storage.Side, config types.Object, env storage.Env) (verify.Storage, diag.Diagnostics) {
 	k.s.mu.Lock()
 	defer k.s.mu.Unlock()
+	if side == storage.DestinationSide {
+		k.s.readOf = append(k.s.readOf, fmt.Sprintf("%s: %v", env.StorageName, env.Namespaces))
+	}
 	if _, ok := k.s.stores[pathOf(config)]; !ok {
 		return nil, diag.Diagnostics{diag.NewErrorDiagnostic("Opening", "there is no "+pathOf(config))}
 	}

@@ -316,6 +316,10 @@ func TestRestoreLifecycle(t *testing.T) {
 	if s.stores["/clone/orders"] != "orders" {
 		t.Errorf("restored %q", s.stores["/clone/orders"])
 	}
+	slices.Sort(s.readOf)
+	if !slices.Equal(s.readOf, []string{"events: [events]", "orders: [orders]"}) {
+		t.Errorf("verified were %v", s.readOf)
+	}
 	var properties map[string]tftypes.Value
 	_ = at(t, r.state, "scalardb_properties").As(&properties)
 	for key, want := range map[string]string{"scalar.db.storage": "multi-storage", "scalar.db.multi_storage.storages": "events,orders", "scalar.db.multi_storage.storages.orders.contact_points": "/clone/orders",

@@ -237,6 +237,7 @@ func (r *restorer) create(ctx context.Context, m *restoreModel, q engine.Restore
 			resp.Diagnostics.AddAttributeError(path.Root("storages").AtMapKey(name), "Unusable driver arguments", err.Error()+". Nothing was touched.")
 			continue
 		}
+		env.Namespaces = namespacesOf(q.Manifest.Storages[name])
 		d, dd := s.kind.NewDestination(ctx, s.config, env)
 		resp.Diagnostics.Append(dd...)
 		if dd.HasError() {
@@ -276,6 +277,15 @@ func (r *restorer) create(ctx context.Context, m *restoreModel, q engine.Restore
 	}
 	resp.Diagnostics.Append(resp.Private.SetKey(ctx, privateRecord, data)...)
 	return true
+}
+
+// namespacesOf are those of which the backup has tables.
+func namespacesOf(r engine.StorageRecord) (names []string) {
+	for _, t := range r.Tables {
+		names = append(names, t.Namespace)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // openReader opens a storage for verification. Diagnostics become one error.

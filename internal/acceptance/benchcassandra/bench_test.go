@@ -45,8 +45,7 @@ import (
 
 const (
 	rounds = 5
-	tables = 10 // of the application
-	rows   = 20 // written to each of them before each snapshot, so that every snapshot has as much to flush
+	rows   = 20 // written to each table before each snapshot, so that every snapshot has as much to flush
 )
 
 // The rows of the result.
@@ -56,7 +55,8 @@ const (
 	script   = "scalar-admin; nodetool over ssh; scalar-admin"
 )
 
-// Targets: what the pause window may take of the slowest node's own time, and how much less than the script's.
+// Targets: what the pause may take of the slowest node's own time, and how much less than the script's. The nodes share the processors of one machine here, so a node's
+// own time is that while all take theirs; alone is what it would be on machines of their own.
 const (
 	mostOfOwn   = 1.3
 	leastScript = 20
@@ -66,9 +66,16 @@ const (
 // paused, from its first refusal on.
 type figure struct{ window, pause, refused time.Duration }
 
-// TestBenchCassandra takes backups of one cluster of three nodes by every transport in turns, and in the same run does what people do by hand.
+// TestBenchCassandra takes backups of one cluster of three nodes by every transport in turns, and in the same run does what people do by hand. The flush of every table
+// is in all of these pauses alike: with few tables one sees what else is in them, with many what a snapshot costs.
 func TestBenchCassandra(t *testing.T) {
-	b := newBench(t)
+	for _, tables := range []int{2, 20} {
+		t.Run(fmt.Sprintf("%d tables", tables), func(t *testing.T) { compare(t, tables) })
+	}
+}
+
+func compare(t *testing.T, tables int) {
+	b := newBench(t, tables)
 	ways := b.transports(t)
 	var names []string
 	for _, w := range ways {
@@ -102,9 +109,9 @@ func TestBenchCassandra(t *testing.T) {
 func (b *bench) report(t *testing.T, names []string, figures map[string][]figure) {
 	t.Helper()
 	load, _ := os.ReadFile("/proc/loadavg")
-	own, hand := median(figures[alone]).pause, median(figures[script]).pause
+	own, hand := median(figures[together]).pause, median(figures[script]).pause
 	var out strings.Builder
-	fmt.Fprintf(&out, "Cassandra %s, %d nodes, %d processors, load %s, medians of %d\n\n", b.cluster.Options.Version, len(b.cluster.Nodes), runtime.NumCPU(), strings.TrimSpace(string(load)), rounds)
+	fmt.Fprintf(&out, "Cassandra %s, %d nodes, %d tables, %d processors, load %s, medians of %d\n\n", b.cluster.Options.Version, len(b.cluster.Nodes), b.tables, runtime.NumCPU(), strings.TrimSpace(string(load)), rounds)
 	fmt.Fprintf(&out, "| | window | confirmed pause to unpause | server paused | of the slowest node's own | script's pause is longer by |\n|---|---|---|---|---|---|\n")
 	meet := 0
 	for _, name := range names {
@@ -123,7 +130,7 @@ func (b *bench) report(t *testing.T, names []string, figures map[string][]figure
 		fmt.Fprintf(&out, "\n%s: %s", name, strings.Join(all, ", "))
 	}
 	t.Log(out.String())
-	if meet == 0 {
+	if meet == 0 && b.tables == 2 {
 		t.Errorf("no transport paused for at most %.1f times as long as the slowest node's own snapshot, and %d times shorter than the script", mostOfOwn, leastScript)
 	}
 }
@@ -152,6 +159,7 @@ type bench struct {
 	session *gocql.Session
 	nodes   []node.Node
 	jmx     []node.Operator // of the nodes
+	tables  int             // of the application
 	written int
 }
 
@@ -160,9 +168,9 @@ var keyspaces = []string{"coordinator", "scalardb", "shop"}
 const transactional = "tx_id text, tx_state int, tx_version int, tx_prepared_at bigint, tx_committed_at bigint, before_body text, before_tx_id text, " +
 	"before_tx_state int, before_tx_version int, before_tx_prepared_at bigint, before_tx_committed_at bigint"
 
-func newBench(t *testing.T) *bench {
+func newBench(t *testing.T, tables int) *bench {
 	t.Helper()
-	b := &bench{cluster: bed.Start(t, bed.Options{Jolokia: true})}
+	b := &bench{tables: tables, cluster: bed.Start(t, bed.Options{Jolokia: true})}
 	b.ssh = b.cluster.StartSSH(t)
 	b.session = b.cluster.Session(t)
 	for _, k := range keyspaces {
@@ -213,7 +221,7 @@ func (b *bench) cql(t *testing.T, statement string, args ...any) {
 // write changes every table, in all replicas.
 func (b *bench) write(t *testing.T) {
 	t.Helper()
-	for i := range tables {
+	for i := range b.tables {
 		batch := b.session.Batch(gocql.UnloggedBatch).Consistency(gocql.All)
 		for range rows {
 			b.written++

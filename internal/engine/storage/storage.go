@@ -70,6 +70,9 @@ type Env struct {
 	Credentials *Credentials
 	// AWS opens the account of the provider's `aws`, or of the environment: once, however many storages ask.
 	AWS func(ctx context.Context) (*awsapi.Session, error)
+	// Namespaces are those that the backup has of the storage, by their names there; empty where there is no backup to tell. What is read of a restored storage is read
+	// of these: others in the same server need not be of the restore.
+	Namespaces []string
 	// Holder names this process in the catalog, and Alive says whether the process that a Holder names is still there; known is false where that cannot be
 	// told from here (another machine).
 	Holder string

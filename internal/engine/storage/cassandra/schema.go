@@ -574,10 +574,9 @@ func (Kind) NewDestination(_ context.Context, config types.Object, env storage.E
 }
 
 // NewReader connects to the cluster.
-func (Kind) NewReader(ctx context.Context, _ storage.Side, config types.Object, env storage.Env) (verify.Storage, diag.Diagnostics) {
+func (Kind) NewReader(ctx context.Context, side storage.Side, config types.Object, env storage.Env) (verify.Storage, diag.Diagnostics) {
 	w := decode(config, env)
-	s := w.settings()
-	r, err := newReader(ctx, s, w.Load.Keyspaces)
+	r, err := newReader(ctx, w.toRead(side), w.Load.Keyspaces)
 	if err != nil {
 		return nil, diag.Diagnostics{diag.NewErrorDiagnostic("Opening a Cassandra cluster", err.Error())}
 	}

@@ -243,6 +243,17 @@ func TestDecode(t *testing.T) {
 
 var _ storage.Kind = Kind{}
 
+func TestToRead(t *testing.T) {
+	env := storage.Env{StorageName: "orders", Namespaces: []string{"bank"}}
+	w := decode(configOf(t, storage.SourceSide, with(o{"contact_points": []string{"10.0.0.1"}, "transport": o{"jmx": o{}}, "data": o{"keep_on_nodes": o{}}}, o{"keyspaces": []string{"shop"}})), env)
+	if k := w.toRead(storage.SourceSide).Keyspaces; len(k) != 1 || k[0] != "shop" {
+		t.Errorf("of the source %v", k)
+	}
+	if k := w.toRead(storage.DestinationSide).Keyspaces; len(k) != 1 || k[0] != "bank" {
+		t.Errorf("of a clone %v", k)
+	}
+}
+
 func TestDecodeDestination(t *testing.T) {
 	base := o{"contact_points": []string{"10.0.0.1"}, "transport": o{"jmx": o{}}}
 	of := func(more o) DestinationSettings {

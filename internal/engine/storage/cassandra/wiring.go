@@ -111,6 +111,16 @@ func (w wiring) settings() Settings {
 	return s
 }
 
+// toRead are the settings of what verification reads. Of a clone it reads what is in the backup: the cluster may have other keyspaces of ScalarDB, and the clone some
+// that ScalarDB does not list.
+func (w wiring) toRead(side storage.Side) Settings {
+	s := w.settings()
+	if side == storage.DestinationSide {
+		s.Keyspaces = w.Env.Namespaces
+	}
+	return s
+}
+
 func (w wiring) getenv(name string) string {
 	if w.Env.Getenv != nil {
 		return w.Env.Getenv(name)

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	gocql "github.com/apache/cassandra-gocql-driver/v2"
+
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/clock"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/enginetest/memcatalog"
@@ -30,7 +32,9 @@ func (g *ground) byCassy(t *testing.T) {
 	registered := cassytest.Cluster{ID: "one", Name: g.cluster.Options.Name, Keyspaces: keyspaces, Nodes: map[string]node.Operator{}}
 	dirs := map[string]string{}
 	for _, n := range g.cluster.Nodes {
-		op, err := s.Transport.Open(t.Context(), node.Node{Address: n.Address})
+		var id gocql.UUID
+		ok(t, n.Session(t).Query("SELECT host_id FROM system.local").Scan(&id))
+		op, err := s.Transport.Open(t.Context(), node.Node{Address: n.Address, HostID: id.String()})
 		ok(t, err)
 		defer op.Close() //nolint:errcheck // the node is stopped in the meantime
 		registered.Nodes[n.Address], dirs[n.Address] = op, n.DataDir()
