@@ -36,10 +36,12 @@ func (s *shop) withoutPause(t *testing.T) {
 	}
 	s.unchanged(t, w, before)
 
-	const rounds = 3
+	// One is enough, and by chance it may be right.
+	const most = 5
 	b := blind(t, s.cluster.Nodes[0].JolokiaPort, 400*time.Millisecond)
-	caught, wrong := 0, 0
-	for i := range rounds {
+	caught, wrong, copies := 0, 0, 0
+	for i := 0; i < most && wrong == 0; i++ {
+		copies++
 		renamed := func(keyspace string) string { return fmt.Sprintf("%s_busy%d", keyspace, i) }
 		b.forget()
 		s.Bank.WaitForCommits(t, 20, limit)
@@ -69,7 +71,7 @@ func (s *shop) withoutPause(t *testing.T) {
 		w.destroy(t)
 		s.unchanged(t, w, before)
 	}
-	t.Logf("%d of %d copies without a pause were wrong, verification caught %d", wrong, rounds, caught)
+	t.Logf("%d of %d copies without a pause were wrong, verification caught %d", wrong, copies, caught)
 	if wrong == 0 {
 		t.Error("no copy without a pause was wrong: the test shows nothing")
 	}
