@@ -14,8 +14,8 @@ import (
 // readTimeout is how long one page may take.
 const readTimeout = time.Minute
 
-// newReader opens what verification reads, over a session that knows the whole cluster. rename has the keyspaces' names there by those in the backup.
-func newReader(ctx context.Context, s Settings, rename map[string]string) (verify.Storage, error) {
+// newReader opens what verification reads, over a session that knows the whole cluster.
+func newReader(ctx context.Context, s Settings, what reading.Settings) (verify.Storage, error) {
 	var hosts []string
 	var errs []error
 	for _, point := range s.ContactPoints {
@@ -44,5 +44,5 @@ func newReader(ctx context.Context, s Settings, rename map[string]string) (verif
 	if err != nil {
 		return nil, driver{s}.explain(err)
 	}
-	return reading.New(ctx, reading.Over(session), reading.Settings{Keyspaces: s.Keyspaces, Layout: s.Layout, Rename: rename, Datacenter: s.Datacenter}, s.Clock, s.Report)
+	return reading.New(ctx, reading.Over(session), what, s.Clock, s.Report)
 }

@@ -172,6 +172,11 @@ func attributes(transport string) map[string]schema.Attribute {
 				"user": text("User to log in as. The default is that of the nodes."),
 			}),
 		}),
+		"verify_read": object("How verification reads the tables: by ranges of tokens, several at a time, page by page.", map[string]schema.Attribute{
+			"consistency": text("Consistency of the reads: `QUORUM` (the default), `LOCAL_QUORUM`, `ALL`, or less, which proves nothing where a node missed a write (`ONE`, `TWO`, `THREE`, `LOCAL_ONE`). `LOCAL_QUORUM` is that of `datacenter`."),
+			"page_size":   whole("Rows of a page, 1 to 100000. The default is 1000. A page that times out is asked for again in smaller ones."),
+			"parallel":    whole("Ranges that are read at once, 1 to 256. The default is two per node, at most 16."),
+		}),
 		"transport": schema.SingleNestedAttribute{
 			Required: true, MarkdownDescription: transport,
 			Attributes: map[string]schema.Attribute{
@@ -264,6 +269,7 @@ func (Kind) Validate(_ context.Context, side storage.Side, config types.Object, 
 	c.port("port", config, "port")
 	c.keyspaces()
 	c.ssh()
+	c.reads()
 	c.transport()
 	if name, ok := storage.Text(config, "tls_server_name"); ok && name != "" && !flag(config, "tls") && !isUnknown(config, "tls") {
 		at("tls_server_name").Error("Name without TLS", "tls_server_name says what certificate is expected, and tls is not true.")
@@ -348,6 +354,24 @@ func (c checks) ssh() {
 		c.port("ssh.bastion.port", b, "port")
 		if v, ok := storage.Text(b, "host"); ok && v == "" {
 			c.at("ssh.bastion.host").Error("Invalid host", "The bastion's host must not be empty.")
+		}
+	}
+}
+
+// consistencies that tables can be read at.
+var consistencies = []string{"ALL", "LOCAL_ONE", "LOCAL_QUORUM", "ONE", "QUORUM", "THREE", "TWO"}
+
+func (c checks) reads() {
+	o, ok := nested(c.config, "verify_read")
+	if !ok {
+		return
+	}
+	if v, ok := storage.Text(o, "consistency"); ok && !slices.Contains(consistencies, v) {
+		c.at("verify_read.consistency").Error("Invalid consistency", fmt.Sprintf("%q is none of %s.", v, strings.Join(consistencies, ", ")))
+	}
+	for name, most := range map[string]int64{"page_size": 100_000, "parallel": 256} {
+		if n, ok := storage.Whole(o, name); ok && (n < 1 || n > most) {
+			c.at("verify_read."+name).Error("Invalid "+name, fmt.Sprintf("%d is not from 1 to %d.", n, most))
 		}
 	}
 }
@@ -576,7 +600,7 @@ func (Kind) NewDestination(_ context.Context, config types.Object, env storage.E
 // NewReader connects to the cluster.
 func (Kind) NewReader(ctx context.Context, side storage.Side, config types.Object, env storage.Env) (verify.Storage, diag.Diagnostics) {
 	w := decode(config, env)
-	r, err := newReader(ctx, w.toRead(side), w.Load.Keyspaces)
+	r, err := newReader(ctx, w.settings(), w.toRead(side))
 	if err != nil {
 		return nil, diag.Diagnostics{diag.NewErrorDiagnostic("Opening a Cassandra cluster", err.Error())}
 	}
@@ -601,6 +625,10 @@ func decode(config types.Object, env storage.Env) wiring {
 	w.TLSServerName, _ = storage.Text(config, "tls_server_name")
 	if v, ok := storage.Text(config, "snapshot_timeout"); ok {
 		w.SnapshotTimeout, _ = time.ParseDuration(v) //nolint:errcheck // Validate has refused it
+	}
+	if o, ok := nested(config, "verify_read"); ok {
+		w.Read.Consistency, _ = storage.Text(o, "consistency")
+		w.Read.PageSize, w.Read.Parallel = number(o, "page_size"), number(o, "parallel")
 	}
 	if o, ok := nested(config, "ssh"); ok {
 		w.SSH = &wiredSSH{Port: number(o, "port")}

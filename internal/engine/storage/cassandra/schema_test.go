@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	gocql "github.com/apache/cassandra-gocql-driver/v2"
 	"github.com/hashicorp/terraform-plugin-framework/attr"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/types"
@@ -165,6 +166,8 @@ func TestValidate(t *testing.T) {
 
 		{"load", storage.DestinationSide, with(into, o{"load": o{"keyspaces": map[string]string{"shop": "shop_staging"}, "replication": map[string]string{"dc1": "3"}}}), ""},
 		{"in place", storage.DestinationSide, with(into, o{"in_place": o{"stop_command": "stop {address}", "data_directories": []string{"/data"}}}), ""},
+		{"reads", storage.DestinationSide, with(into, o{"load": o{}, "verify_read": o{"consistency": "ALL", "page_size": 1, "parallel": 256}}), ""},
+		{"no such reads", storage.DestinationSide, with(into, o{"load": o{}, "verify_read": o{"consistency": "SERIAL", "page_size": 0, "parallel": 1000}}), "verify_read.consistency verify_read.page_size verify_read.parallel"},
 		{"from medusa", storage.DestinationSide, with(into, o{"load": o{}, "medusa": o{"command": "sudo medusa", "config_file": "/etc/m.ini"}}), ""},
 		{"from medusa, badly", storage.DestinationSide, with(into, o{"load": o{}, "medusa": o{"command": " ", "config_file": "m.ini"}}), "medusa.command medusa.config_file"},
 		{"from Cassy", storage.DestinationSide, with(into, o{"in_place": o{}, "cassy": o{"address": "cassy:20051"}}), ""},
@@ -245,12 +248,18 @@ var _ storage.Kind = Kind{}
 
 func TestToRead(t *testing.T) {
 	env := storage.Env{StorageName: "orders", Namespaces: []string{"bank"}}
-	w := decode(configOf(t, storage.SourceSide, with(o{"contact_points": []string{"10.0.0.1"}, "transport": o{"jmx": o{}}, "data": o{"keep_on_nodes": o{}}}, o{"keyspaces": []string{"shop"}})), env)
-	if k := w.toRead(storage.SourceSide).Keyspaces; len(k) != 1 || k[0] != "shop" {
-		t.Errorf("of the source %v", k)
+	w := decode(configOf(t, storage.SourceSide, with(o{"contact_points": []string{"10.0.0.1"}, "transport": o{"jmx": o{}}, "data": o{"keep_on_nodes": o{}}}, o{"keyspaces": []string{"shop"}, "verify_read": o{"consistency": "LOCAL_QUORUM", "page_size": 50, "parallel": 3}})), env)
+	if r := w.toRead(storage.SourceSide); len(r.Keyspaces) != 1 || r.Keyspaces[0] != "shop" || r.Consistency != gocql.LocalQuorum || r.PageSize != 50 || r.Parallel != 3 {
+		t.Errorf("of the source %+v", r)
 	}
-	if k := w.toRead(storage.DestinationSide).Keyspaces; len(k) != 1 || k[0] != "bank" {
-		t.Errorf("of a clone %v", k)
+	if r := w.toRead(storage.DestinationSide); len(r.Keyspaces) != 1 || r.Keyspaces[0] != "bank" {
+		t.Errorf("of a clone %+v", r)
+	}
+	for _, c := range consistencies {
+		w.Read.Consistency = c
+		if got := w.toRead(storage.SourceSide).Consistency.String(); got != c {
+			t.Errorf("%s is read at %s", c, got)
+		}
 	}
 }
 

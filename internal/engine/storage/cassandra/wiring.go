@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	gocql "github.com/apache/cassandra-gocql-driver/v2"
+
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/relational"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/cassy"
@@ -19,6 +21,7 @@ import (
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/move"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/node"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/nodetool"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/reading"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/remote"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/rest"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/sidecar"
@@ -45,12 +48,18 @@ type wiring struct {
 	TLS             bool
 	TLSServerName   string
 	SnapshotTimeout time.Duration
+	Read            wiredRead
 	SSH             *wiredSSH
 	Transport       wiredTransport
 	Data            wiredData
 	Load            wiredLoad
 	InPlace         wiredNodes
 	SameTopology    wiredNodes
+}
+
+type wiredRead struct {
+	Consistency        string
+	PageSize, Parallel int
 }
 
 type wiredSSH struct {
@@ -111,12 +120,15 @@ func (w wiring) settings() Settings {
 	return s
 }
 
-// toRead are the settings of what verification reads. Of a clone it reads what is in the backup: the cluster may have other keyspaces of ScalarDB, and the clone some
-// that ScalarDB does not list.
-func (w wiring) toRead(side storage.Side) Settings {
-	s := w.settings()
+// toRead is what verification reads, and how. Of a clone it reads what is in the backup: the cluster may have other keyspaces of ScalarDB, and the clone some that
+// ScalarDB does not list.
+func (w wiring) toRead(side storage.Side) reading.Settings {
+	s := reading.Settings{Keyspaces: w.Keyspaces, Layout: w.Layout, Rename: w.Load.Keyspaces, Datacenter: w.Datacenter, PageSize: w.Read.PageSize, Parallel: w.Read.Parallel}
 	if side == storage.DestinationSide {
 		s.Keyspaces = w.Env.Namespaces
+	}
+	if w.Read.Consistency != "" {
+		s.Consistency = gocql.ParseConsistency(w.Read.Consistency) // Validate has refused what it would panic at
 	}
 	return s
 }
