@@ -112,10 +112,11 @@ func (s *SSH) prepare(o SSHOptions) error {
 	if o.BinDir != "" {
 		path = o.BinDir + ":" + path
 	}
+	// HOME is the bed's: what the tester's shell does when it starts (bash reads .bashrc under sshd) is no part of a test.
 	lines := append(o.Settings,
 		"HostKey "+filepath.Join(s.Dir, "host"), "PidFile none", "AuthorizedKeysFile "+filepath.Join(s.Dir, "authorized_keys"),
 		"PasswordAuthentication no", "KbdInteractiveAuthentication no", "UsePAM no", "StrictModes no", "PermitRootLogin prohibit-password",
-		"Subsystem sftp internal-sftp", "MaxStartups 200:30:400", "MaxSessions 200", "SetEnv PATH="+path,
+		"Subsystem sftp internal-sftp", "MaxStartups 200:30:400", "MaxSessions 200", "SetEnv PATH="+path+" HOME="+s.Dir,
 	)
 	// All debug output would come to the sessions as well; that of tunnels does not.
 	lines = append(lines, "LogLevel VERBOSE", "LogVerbose serverloop.c:*:*")

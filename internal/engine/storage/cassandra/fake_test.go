@@ -47,13 +47,15 @@ type worldNode struct {
 	ahead    time.Duration
 	periodic bool
 
-	op     *nodetest.Memory
-	broken error // of every call
-	take   func(ctx context.Context) error
-	after  func() // once a snapshot was taken
-	writes map[node.Table]int64
-	blind  bool // its transport counts no writes
-	deaf   bool // says that it cleared a snapshot, and does not
+	op      *nodetest.Memory
+	broken  error // of every call
+	take    func(ctx context.Context) error
+	after   func() // once a snapshot was taken
+	writes  map[node.Table]int64
+	blind   bool // its transport counts no writes
+	noFlush error
+	flushed []string
+	deaf    bool // says that it cleared a snapshot, and does not
 }
 
 func hostID(i int) string { return fmt.Sprintf("%08d-0000-4000-8000-000000000000", i) }
@@ -291,6 +293,13 @@ func (o worldOperator) ClearSnapshot(ctx context.Context, tag string, keyspaces 
 		return nil
 	}
 	return o.Memory.ClearSnapshot(ctx, tag, keyspaces)
+}
+
+func (o worldOperator) Flush(_ context.Context, keyspaces []string) error {
+	o.n.w.mu.Lock()
+	defer o.n.w.mu.Unlock()
+	o.n.flushed = append(o.n.flushed, keyspaces...)
+	return o.n.noFlush
 }
 
 func (o worldOperator) Writes(_ context.Context, tables []node.Table) (map[node.Table]int64, error) {

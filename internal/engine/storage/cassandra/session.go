@@ -108,7 +108,28 @@ func (x *session) preflight(ctx context.Context) error {
 		}
 	}
 	x.fillFacts(warnings)
-	return nil
+	return x.flush(ctx)
+}
+
+// flushLimit is how long a node may take to empty its memtables before the pause.
+const flushLimit = 15 * time.Minute
+
+// flush empties the nodes' memtables while everybody still writes, so that in the pause there is no more to write than what came since. Memtables may have
+// gigabytes.
+func (x *session) flush(ctx context.Context) error {
+	names := x.inv.names()
+	return each(ctx, x.nodes, func(ctx context.Context, n *captured) error {
+		f, ok := n.op.(node.Flusher)
+		if !ok {
+			return nil
+		}
+		ctx, cancel := x.s.Clock.WithTimeout(ctx, flushLimit)
+		defer cancel()
+		if err := f.Flush(ctx, names); err != nil {
+			return fmt.Errorf("emptying its memtables before the pause: %w", err)
+		}
+		return nil
+	})
 }
 
 // openNodes opens every node that is up, and proves what will be done there.

@@ -347,6 +347,25 @@ func TestWriteWhileSnapshotsAreTaken(t *testing.T) {
 	}
 }
 
+// The memtables are emptied while everybody still writes; where that fails, nothing is paused.
+func TestFlushedBeforeThePause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(3)
+		w.nodes[1].blind = true // it cannot
+		x, _ := preflight(t, w.settings())
+		must(t, x.Close())
+		for i, want := range [][]string{{"bank", "coordinator", "scalardb"}, nil, {"bank", "coordinator", "scalardb"}} {
+			if got := w.nodes[i].flushed; !slices.Equal(got, want) {
+				t.Errorf("node %d flushed %v, want %v", i, got, want)
+			}
+		}
+		w.nodes[2].noFlush = errors.New("no space left on device")
+		if _, err := NewSource(w.settings()).Preflight(t.Context(), run()); err == nil || !strings.Contains(err.Error(), "10.0.0.3") || !strings.Contains(err.Error(), "before the pause: no space left") {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
 func TestNoWitness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(3)

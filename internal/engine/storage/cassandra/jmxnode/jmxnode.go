@@ -31,6 +31,7 @@ const (
 	repairTimeout  = 24 * time.Hour
 	cleanupTimeout = 12 * time.Hour // the node's data is rewritten
 	drainTimeout   = 10 * time.Minute
+	flushTimeout   = 10 * time.Minute
 	repairInterval = 2 * time.Second
 	// startLimit is how often a repair may be unknown to its node after it was asked for.
 	startLimit = 15
@@ -74,6 +75,7 @@ var (
 	_ node.Loader          = (*Operator)(nil)
 	_ node.Cleaner         = (*Operator)(nil)
 	_ node.Drainer         = (*Operator)(nil)
+	_ node.Flusher         = (*Operator)(nil)
 	_ node.WriteCounter    = (*Operator)(nil)
 	_ node.DirectoryLister = (*Operator)(nil)
 	_ node.Repairer        = (*Operator)(nil)
@@ -454,6 +456,22 @@ func (o *Operator) Drain(ctx context.Context) error {
 	defer cancel()
 	if _, err := o.invoke(ctx, true, storageService, "drain", nil); err != nil {
 		return o.failed("draining", err)
+	}
+	return nil
+}
+
+// Flush implements node.Flusher.
+func (o *Operator) Flush(ctx context.Context, keyspaces []string) error {
+	ctx, cancel := o.clock.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	for _, k := range keyspaces {
+		what := "flushing keyspace " + k
+		if err := checkNames("flush", k); err != nil {
+			return o.failed(what, err)
+		}
+		if _, err := o.invoke(ctx, true, storageService, "forceKeyspaceFlush", []any{k, []string{}}, typeString, typeStrings); err != nil {
+			return o.failed(what, err)
+		}
 	}
 	return nil
 }

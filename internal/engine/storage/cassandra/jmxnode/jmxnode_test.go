@@ -25,8 +25,9 @@ type cassandra struct {
 	readOnly  bool
 	keeps     bool // clearing says that it did, and does nothing
 	failDirs  []any
-	anyTokens bool    // imports do not look at tokens
-	cleanup   int32   // what a cleanup returns
+	anyTokens bool  // imports do not look at tokens
+	cleanup   int32 // what a cleanup returns
+	flushed   []string
 	repair    [][]any // what the states are, one after the other; nil: unknown
 	number    int32   // of the repair
 
@@ -151,6 +152,12 @@ func (c *conn) Invoke(_ context.Context, bean, operation string, args []any, sig
 				return nil, fmt.Errorf("it is called with %v", args)
 			}
 			return c.cleanup, nil
+		case storageService + " forceKeyspaceFlush(java.lang.String,[Ljava.lang.String;)":
+			if len(args[1].([]string)) > 0 {
+				return nil, fmt.Errorf("it is called with %v", args)
+			}
+			c.flushed = append(c.flushed, args[0].(string))
+			return nil, nil
 		case storageService + " drain()":
 			return nil, nil
 		case storageService + " repairAsync(java.lang.String,java.util.Map)":
@@ -450,6 +457,12 @@ func TestLoad(t *testing.T) {
 	}
 	if err := o.Import(context.Background(), "shop", "t", []string{"/a/shop/t"}); err == nil {
 		t.Error("an import does not look at tokens")
+	}
+	if err := o.Flush(context.Background(), []string{"shop", "coordinator"}); err != nil || !slices.Equal(k.flushed, []string{"shop", "coordinator"}) {
+		t.Errorf("flushed %v: %v", k.flushed, err)
+	}
+	if err := o.Flush(context.Background(), []string{"shop;"}); err == nil || len(k.flushed) != 2 {
+		t.Errorf("a flush of no keyspace: %v", err)
 	}
 	k.cleanup = 1
 	if err := o.Cleanup(context.Background(), "shop"); err == nil || !strings.Contains(err.Error(), "says 1") {

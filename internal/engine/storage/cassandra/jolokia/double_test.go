@@ -30,6 +30,7 @@ type double struct {
 	seen     []string
 	cleanup  int // what a cleanup returns
 	drained  bool
+	flushed  []string
 	imported []any
 	failed   []string   // directories that an import refuses
 	repairs  [][]string // what is said of the repair, one after the other
@@ -187,6 +188,12 @@ func (d *double) exec(ctx context.Context, q request) (answer map[string]any, re
 			return fails(500, "java.lang.IllegalArgumentException", fmt.Sprint(q.Arguments)), ""
 		}
 		return value(d.cleanup), ""
+	case flush:
+		if len(texts(q.Arguments[1])) > 0 {
+			return fails(500, "java.lang.IllegalArgumentException", fmt.Sprint(q.Arguments)), ""
+		}
+		d.flushed = append(d.flushed, q.Arguments[0].(string))
+		return value(nil), ""
 	case "drain":
 		d.drained = true
 		return value(nil), ""

@@ -34,6 +34,10 @@ const (
 
 	drainLimit = 10 * time.Minute
 
+	flush = "forceKeyspaceFlush(java.lang.String,[Ljava.lang.String;)"
+	// flushLimit ends a flush: memtables have some gigabytes at most.
+	flushLimit = 10 * time.Minute
+
 	// importLimit ends an import: copying a node's files takes as long as they are large.
 	importLimit = 6 * time.Hour
 	// repairInterval is how often a repair is looked at.
@@ -51,6 +55,7 @@ var (
 	_ node.Loader          = (*Operator)(nil)
 	_ node.Cleaner         = (*Operator)(nil)
 	_ node.Drainer         = (*Operator)(nil)
+	_ node.Flusher         = (*Operator)(nil)
 	_ node.WriteCounter    = (*Operator)(nil)
 	_ node.DirectoryLister = (*Operator)(nil)
 	_ node.Repairer        = (*Operator)(nil)
@@ -326,6 +331,16 @@ func (o *Operator) Cleanup(ctx context.Context, keyspace string) error {
 func (o *Operator) Drain(ctx context.Context) error {
 	if _, err := o.do(ctx, exec("drain"), drainLimit); err != nil {
 		return fmt.Errorf("draining: %w", err)
+	}
+	return nil
+}
+
+// Flush implements node.Flusher.
+func (o *Operator) Flush(ctx context.Context, keyspaces []string) error {
+	for _, k := range keyspaces {
+		if _, err := o.do(ctx, exec(flush, k, []string{}), flushLimit); err != nil {
+			return fmt.Errorf("flushing keyspace %s: %w", k, err)
+		}
 	}
 	return nil
 }

@@ -24,8 +24,11 @@ import (
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/rest"
 )
 
-// repairInterval is how often a repair is looked at.
-const repairInterval = time.Second
+// How often a job is looked at.
+const (
+	repairInterval = time.Second
+	flushInterval  = 100 * time.Millisecond
+)
 
 // Transport opens Operators. It implements node.Transport.
 type Transport struct{ settings rest.Settings }
@@ -34,6 +37,7 @@ var (
 	_ node.Transport = (*Transport)(nil)
 	_ node.Operator  = (*Operator)(nil)
 	_ node.TagLister = (*Operator)(nil)
+	_ node.Flusher   = (*Operator)(nil)
 	_ node.Repairer  = (*Operator)(nil)
 )
 
@@ -274,9 +278,22 @@ func (o *Operator) Repair(ctx context.Context, keyspace string) error {
 }
 
 func (o *Operator) repair(ctx context.Context, keyspace string) error {
-	a, err := o.do(ctx, rest.Call{
-		Method: http.MethodPost, Path: path("v1", "ops", "node", "repair"), JSON: map[string]any{"keyspace_name": keyspace, "full": true},
-	})
+	return o.job(ctx, repairInterval, path("v1", "ops", "node", "repair"), map[string]any{"keyspace_name": keyspace, "full": true})
+}
+
+// Flush implements node.Flusher, with a job for each keyspace.
+func (o *Operator) Flush(ctx context.Context, keyspaces []string) error {
+	for _, k := range keyspaces {
+		if err := o.job(ctx, flushInterval, path("v1", "ops", "tables", "flush"), map[string]any{"jobs": 1, "keyspace_name": k, "tables": []string{}}); err != nil {
+			return fmt.Errorf("flushing keyspace %s: %w", k, err)
+		}
+	}
+	return nil
+}
+
+// job starts a job, and looks at it until it has ended.
+func (o *Operator) job(ctx context.Context, interval time.Duration, where []string, request map[string]any) error {
+	a, err := o.do(ctx, rest.Call{Method: http.MethodPost, Path: where, JSON: request})
 	if err != nil {
 		return err
 	}
@@ -292,7 +309,7 @@ func (o *Operator) repair(ctx context.Context, keyspace string) error {
 		if done, err := readJob(a); done || err != nil {
 			return err
 		}
-		if err := o.settings.Clock.Sleep(ctx, repairInterval); err != nil {
+		if err := o.settings.Clock.Sleep(ctx, interval); err != nil {
 			return err
 		}
 	}

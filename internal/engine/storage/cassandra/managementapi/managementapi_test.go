@@ -156,6 +156,14 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+func TestFlush(t *testing.T) {
+	server, _ := start(t, managementapitest.Options{RepairFails: "of repairs only"})
+	o, err := open(t, server.URL, first)
+	must(t, err)
+	must(t, o.Flush(t.Context(), []string{"app", "coordinator"}))
+	wants(t, o.Flush(t.Context(), []string{""}), "HTTP 400")
+}
+
 func TestHostileAnswers(t *testing.T) {
 	server, _ := start(t, managementapitest.Options{})
 	o, err := open(t, server.URL, first)

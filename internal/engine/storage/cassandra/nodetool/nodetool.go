@@ -24,6 +24,7 @@ const (
 	// cleanupTimeout is for a node's data to be rewritten.
 	cleanupTimeout = 12 * time.Hour
 	drainTimeout   = 10 * time.Minute
+	flushTimeout   = 10 * time.Minute
 	// batch is how many bytes of arguments one command gets: a shell's whole command line may have 128 KiB on Linux.
 	batch = 48 << 10
 )
@@ -63,6 +64,7 @@ var (
 	_ node.Loader          = (*Operator)(nil)
 	_ node.Cleaner         = (*Operator)(nil)
 	_ node.Drainer         = (*Operator)(nil)
+	_ node.Flusher         = (*Operator)(nil)
 	_ node.DirectoryLister = (*Operator)(nil)
 	_ node.Repairer        = (*Operator)(nil)
 )
@@ -324,6 +326,19 @@ func (o *Operator) Cleanup(ctx context.Context, keyspace string) error {
 func (o *Operator) Drain(ctx context.Context) error {
 	_, err := o.run(ctx, drainTimeout, "drain")
 	return err
+}
+
+// Flush implements node.Flusher.
+func (o *Operator) Flush(ctx context.Context, keyspaces []string) error {
+	for _, k := range keyspaces {
+		if err := o.checkNames("flush", k); err != nil {
+			return err
+		}
+		if _, err := o.run(ctx, flushTimeout, "flush", "--", k); err != nil {
+			return fmt.Errorf("flushing keyspace %s: %w", k, err)
+		}
+	}
+	return nil
 }
 
 // batches splits arguments such that no command line gets too long.

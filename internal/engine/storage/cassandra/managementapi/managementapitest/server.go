@@ -1,7 +1,7 @@
 // Package managementapitest is a double of K8ssandra's Management API for one node, for which no package is to be had.
 //
-// It follows what was recorded of version 0.1.110 with Cassandra 5.0.9 (snapshots taken, listed, cleared, refused; endpoints; probes) and, for the repair
-// and its job, the project's OpenAPI description. Behind it is any node.Operator: nodetest.Memory, or one of a real Cassandra.
+// It follows what was recorded of version 0.1.110 with Cassandra 5.0.9 (snapshots taken, listed, cleared, refused; endpoints; probes) and, for the repair,
+// the flush and their jobs, the project's OpenAPI description. Behind it is any node.Operator: nodetest.Memory, or one of a real Cassandra.
 //
 // Like the original it answers 500 with one text whatever Cassandra refused. It is stricter than the original: unknown paths, methods, parameters and fields are
 // refused, as are a snapshot of all keyspaces and a clearing of all tags, which the original would do. It does not show how long Cassandra takes, the API's
@@ -109,6 +109,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.parameters(w, r, func(q map[string][]string) { s.clear(w, r, q) }, "snapshotNames", "keyspaces")
 	case "POST /api/v1/ops/node/repair":
 		s.parameters(w, r, func(map[string][]string) { s.repair(w, r) })
+	case "POST /api/v1/ops/tables/flush":
+		s.parameters(w, r, func(map[string][]string) { s.flush(w, r) })
 	case "GET /api/v0/ops/executor/job":
 		s.parameters(w, r, func(q map[string][]string) { s.job(w, q) }, "job_id")
 	default:
@@ -276,8 +278,38 @@ func (s *Server) repair(w http.ResponseWriter, r *http.Request) {
 		text(w, http.StatusBadRequest, "keyspaceName must be specified")
 		return
 	}
+	s.begin(w, "repair")
+}
+
+// flush flushes where what is behind it can, before it answers.
+func (s *Server) flush(w http.ResponseWriter, r *http.Request) {
+	var request struct {
+		Jobs     int      `json:"jobs"`
+		Keyspace string   `json:"keyspace_name"`
+		Tables   []string `json:"tables"`
+	}
+	if !body(w, r, &request) {
+		return
+	}
+	if request.Keyspace == "" || len(request.Tables) > 0 {
+		text(w, http.StatusBadRequest, "keyspaceName must be specified, and this double flushes whole keyspaces")
+		return
+	}
+	s.work.Lock()
+	defer s.work.Unlock()
+	if f, ok := s.options.Backing.(node.Flusher); ok {
+		if err := f.Flush(r.Context(), []string{request.Keyspace}); err != nil {
+			text(w, http.StatusInternalServerError, "Failed to execute method NodeOps.forceKeyspaceFlush")
+			return
+		}
+	}
+	s.begin(w, "flush")
+}
+
+// begin answers with a new job.
+func (s *Server) begin(w http.ResponseWriter, what string) {
 	s.mu.Lock()
-	id := "repair-" + strconv.Itoa(len(s.jobs)+1)
+	id := what + "-" + strconv.Itoa(len(s.jobs)+1)
 	s.jobs[id] = 0
 	s.mu.Unlock()
 	text(w, http.StatusAccepted, id)
@@ -296,14 +328,14 @@ func (s *Server) job(w http.ResponseWriter, query map[string][]string) {
 		s.jobs[id]++
 	}
 	s.mu.Unlock()
-	job := map[string]any{"id": id, "type": "repair", "status": "WAITING", "submit_time": 1, "end_time": 0, "error": nil, "status_changes": []any{}}
+	job := map[string]any{"id": id, "type": strings.Split(id, "-")[0], "status": "WAITING", "submit_time": 1, "end_time": 0, "error": nil, "status_changes": []any{}}
 	w.Header().Set("Content-Type", "application/json")
 	switch {
 	case !known:
 		w.WriteHeader(http.StatusNotFound)
 	case asked > 0:
 		job["status"] = "COMPLETED"
-		if s.options.RepairFails != "" {
+		if s.options.RepairFails != "" && strings.HasPrefix(id, "repair") {
 			job["error"] = s.options.RepairFails
 		}
 	}
