@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -33,6 +34,7 @@ type session struct {
 	started    bool           // snapshots may be on the nodes
 	takes      sync.WaitGroup // the calls that take them
 	failed     []bool         // by node: its call failed, so it may still carry it out
+	slowest    time.Duration  // of the calls that took them
 	capturedAt time.Time
 	closed     bool
 }
@@ -271,8 +273,9 @@ func (x *session) Capture(ctx context.Context) error {
 // not cut off, since a call that was may still be carried out: Discard waits for their ends, and then knows what there is to clear.
 func (x *session) take(ctx context.Context) error {
 	type outcome struct {
-		n   *captured
-		err error
+		n    *captured
+		took time.Duration
+		err  error
 	}
 	x.failed = make([]bool, len(x.nodes))
 	outcomes := make(chan outcome, len(x.nodes))
@@ -286,12 +289,14 @@ func (x *session) take(ctx context.Context) error {
 			defer cancel()
 			ready.Done()
 			<-start
+			began := x.s.Clock.Boot()
 			err := n.op.TakeSnapshot(call, x.tag, names)
+			took := x.s.Clock.Boot() - began
 			if call.Err() != nil && err != nil {
 				err = fmt.Errorf("it did not confirm within snapshot_timeout (%s): %w", x.s.snapshotTimeout(), err)
 			}
 			x.failed[i] = err != nil
-			outcomes <- outcome{n, err}
+			outcomes <- outcome{n, took, err}
 		})
 	}
 	ready.Wait()
@@ -304,6 +309,7 @@ func (x *session) take(ctx context.Context) error {
 		select {
 		case o := <-outcomes:
 			delete(waiting, o.n)
+			x.slowest = max(x.slowest, o.took)
 			if o.err != nil {
 				return fmt.Errorf("taking the snapshot on %s: %w", o.n, o.err)
 			}
@@ -464,6 +470,9 @@ func (x *session) captured(artifacts []engine.Artifact) engine.Captured {
 	}}
 	if x.inv.coordinator {
 		c.CoordinatorNewest = -1 // not read: it would take a scan
+	}
+	if x.slowest > 0 {
+		c.Extra["slowest_snapshot_ms"] = strconv.FormatFloat(x.slowest.Seconds()*1000, 'f', 1, 64)
 	}
 	for _, m := range x.t.downs() {
 		c.Extra["down_nodes"] = strings.TrimPrefix(c.Extra["down_nodes"]+","+m.HostID, ",")

@@ -366,6 +366,23 @@ func TestFlushedBeforeThePause(t *testing.T) {
 	})
 }
 
+// The manifest says how long the slowest node took: what the pause could not have been shorter than.
+func TestSlowestSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(3)
+		x, _ := preflight(t, w.settings())
+		defer x.Close() //nolint:errcheck // a fake
+		w.nodes[1].take = func(context.Context) error { time.Sleep(1234567 * time.Microsecond); return nil }
+		must(t, x.Capture(t.Context()))
+		must(t, x.Confirm(t.Context()))
+		c, err := x.Await(t.Context())
+		must(t, err)
+		if got := c.Extra["slowest_snapshot_ms"]; got != "1234.6" {
+			t.Errorf("the slowest took %q", got)
+		}
+	})
+}
+
 func TestNoWitness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(3)

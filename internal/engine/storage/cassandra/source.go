@@ -64,28 +64,40 @@ func (c *clocks) MeasureClock(ctx context.Context) (engine.ClockBound, error) {
 }
 
 // measure returns the limits of the node's clock − ours that the quickest of a few answers leaves: the node read its clock, whose step is a millisecond,
-// after the query was sent and before the answer came.
+// after the query was sent and before the answer came. All are asked for at once: the pause waits for them.
 func (c *clocks) measure(ctx context.Context, n conn) (low, high time.Duration, err error) {
+	type sample struct {
+		sent, received, at time.Time
+		err                error
+	}
+	all := make(chan sample, samples)
+	for range samples {
+		go func() {
+			s := sample{sent: c.clock.Now()}
+			r, err := one(ctx, n, clockQuery)
+			s.received, s.err = c.clock.Now(), err
+			if err == nil {
+				s.at = r.instant("now")
+			}
+			all <- s
+		}()
+	}
 	best := time.Duration(-1)
 	for range samples {
-		sent := c.clock.Now()
-		r, err := one(ctx, n, clockQuery)
-		received := c.clock.Now()
-		if err != nil {
-			return 0, 0, fmt.Errorf("asking for its time: %w", err)
-		}
-		at := r.instant("now")
-		if at.IsZero() {
-			return 0, 0, errors.New("asking for its time: it tells none")
-		}
-		if trip := received.Sub(sent); trip >= 0 && (best < 0 || trip < best) {
-			best, low, high = trip, at.Sub(received), at.Add(time.Millisecond).Sub(sent)
+		s := <-all
+		switch trip := s.received.Sub(s.sent); {
+		case s.err != nil:
+			err = fmt.Errorf("asking for its time: %w", s.err)
+		case s.at.IsZero():
+			err = errors.New("asking for its time: it tells none")
+		case trip >= 0 && (best < 0 || trip < best):
+			best, low, high = trip, s.at.Sub(s.received), s.at.Add(time.Millisecond).Sub(s.sent)
 		}
 	}
-	if best < 0 {
-		return 0, 0, errors.New("asking for its time: our own clock went back meanwhile")
+	if best < 0 && err == nil {
+		err = errors.New("asking for its time: our own clock went back meanwhile")
 	}
-	return low, high, nil
+	return low, high, err
 }
 
 // Close closes the connections.

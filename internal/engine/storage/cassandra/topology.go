@@ -314,7 +314,13 @@ func (t *topology) compare(ctx context.Context) error {
 	up := t.up()
 	schemas := make([]string, len(up))
 	err := eachAt(ctx, up, func(ctx context.Context, i int, m *member) error {
+		// At once: this is done in the pause as well.
+		var rows []row
+		var farErr error
+		var far sync.WaitGroup
+		far.Go(func() { rows, farErr = m.conn.Query(ctx, farQuery) })
 		r, err := one(ctx, m.conn, nearQuery)
+		far.Wait()
 		if err != nil {
 			return fmt.Errorf("reading its system.local: %w", err)
 		}
@@ -328,9 +334,8 @@ func (t *topology) compare(ctx context.Context) error {
 		if !slices.Equal(tokens, m.Tokens) {
 			return changedError{"its tokens are not those that the others know of it"}
 		}
-		rows, err := m.conn.Query(ctx, farQuery)
-		if err != nil {
-			return fmt.Errorf("reading its system.peers_v2: %w", err)
+		if farErr != nil {
+			return fmt.Errorf("reading its system.peers_v2: %w", farErr)
 		}
 		known := map[string]bool{m.HostID: true}
 		for _, p := range rows {

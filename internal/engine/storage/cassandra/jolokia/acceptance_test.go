@@ -220,6 +220,19 @@ func TestAccNodes(t *testing.T) {
 			t.Errorf("counted %d writes, want 7", got)
 		}
 	})
+	t.Run("flush", func(t *testing.T) {
+		sstables := func() int {
+			found, err := filepath.Glob(filepath.Join(b.cluster.Nodes[0].DataDir(), "coordinator", "state-*", "*-Data.db"))
+			must(t, err)
+			return len(found)
+		}
+		b.write(t, 200, 203)
+		before := sstables()
+		must(t, b.operators[0].(node.Flusher).Flush(t.Context(), []string{"app", "coordinator"}))
+		if after := sstables(); after <= before {
+			t.Errorf("%d SSTables after a flush, before it %d", after, before)
+		}
+	})
 	t.Run("directories", func(t *testing.T) {
 		got, err := b.operators[0].(node.DirectoryLister).DataDirectories(t.Context())
 		must(t, err)
