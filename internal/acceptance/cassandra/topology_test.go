@@ -30,9 +30,8 @@ func (s *shop) sameTopology(t *testing.T) {
 	if rows, sum := s.read(t, w, same); rows != s.Config.Rows() || sum != s.Config.Total() {
 		t.Errorf("the restored bank has %d rows with a sum of %d, want %d and %d", rows, sum, s.Config.Rows(), s.Config.Total())
 	}
-	w.importAgain(t, restoreAddress, "again")
 
-	// It is the bank's database again, and stays so when the restore is forgotten. An imported one is protected until that is applied.
+	// It is the bank's database again, and stays so when the restore is forgotten.
 	s.Restart(s.t)
 	s.Bank.StartWriters(t, 4)
 	s.Bank.WaitForCommits(t, 50, limit)
