@@ -71,6 +71,7 @@ func StartChild(ctx context.Context, c Child) (*Process, error) {
 		if input, err = p.cmd.StdinPipe(); err != nil {
 			return nil, fmt.Errorf("starting %s: %w", c.Name, err)
 		}
+		p.stdin = make(chan error, 1) // before it runs: it may have ended at once
 	}
 	started := make(chan error)
 	go p.run(started)
@@ -78,7 +79,6 @@ func StartChild(ctx context.Context, c Child) (*Process, error) {
 		return nil, fmt.Errorf("starting %s: %w", c.Name, err)
 	}
 	if input != nil {
-		p.stdin = make(chan error, 1)
 		go p.feed(input)
 	}
 	stop := context.AfterFunc(ctx, func() { p.end(context.Cause(ctx)) })
