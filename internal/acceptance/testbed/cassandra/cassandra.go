@@ -24,6 +24,7 @@ import (
 const (
 	Version50 = "5.0.9"
 	Version41 = "4.1.10"
+	Version40 = "4.0.18"
 )
 
 // The ports of a node, on its own address.
@@ -36,7 +37,7 @@ const (
 
 // Options of a cluster; the zero value is three nodes of 5.0 without passwords, in one datacenter, each in a rack of its own.
 type Options struct {
-	Version       string // Version50 when empty, or Version41
+	Version       string // Version50 when empty, or Version41, or Version40
 	Name          string // the cluster's name; a random one when empty
 	Nodes         int    // 3 when zero
 	TokensPerNode int    // 4 when zero; the tokens are the same for every cluster of that shape

@@ -29,9 +29,9 @@ var (
 // find looks for what setup.sh made.
 func (c *Cluster) find(t testing.TB) {
 	t.Helper()
-	folder := map[string]string{Version50: "cassandra", Version41: "cassandra41"}[c.Options.Version]
+	folder := map[string]string{Version50: "cassandra", Version41: "cassandra41", Version40: "cassandra40"}[c.Options.Version]
 	if folder == "" {
-		t.Fatalf("no jars of Cassandra %s: only of %s and %s", c.Options.Version, Version50, Version41)
+		t.Fatalf("no jars of Cassandra %s: only of %s, %s and %s", c.Options.Version, Version50, Version41, Version40)
 	}
 	var err error
 	if c.java, err = exec.LookPath("java"); err != nil {
@@ -178,11 +178,32 @@ func (n *Node) yaml() string {
 		settings["client_encryption_options"] = n.cluster.TLS.clientEncryption()
 	}
 	maps.Copy(settings, o.Settings)
+	if o.Version == Version40 {
+		settings = before41(settings)
+	}
 	var b strings.Builder
 	for _, key := range slices.Sorted(maps.Keys(settings)) {
 		fmt.Fprintf(&b, "%s: %s\n", key, settings[key])
 	}
 	return b.String()
+}
+
+// before41 has the names of settings that 4.1 renamed: their units were in the names.
+func before41(settings map[string]string) map[string]string {
+	out := map[string]string{}
+	for key, value := range settings {
+		number, unit := strings.TrimRight(value, "MiBms"), strings.TrimLeft(value, "0123456789")
+		switch unit {
+		case "MiB":
+			key, value = key+"_in_mb", number
+		case "ms":
+			key, value = key+"_in_ms", number
+		case "s":
+			key, value = key+"_in_ms", number+"000"
+		}
+		out[key] = value
+	}
+	return out
 }
 
 // arguments are those of its virtual machine.
@@ -197,7 +218,7 @@ func (n *Node) arguments(conf, classPath string) []string {
 	if c.archive != "" {
 		args = append(args, "-XX:SharedArchiveFile="+c.archive)
 	}
-	if o.Version == Version41 { // 5.0 does without
+	if o.Version != Version50 { // 5.0 does without
 		jamm, _ := filepath.Glob(filepath.Join(c.lib, "jamm-*.jar"))
 		for _, jar := range jamm {
 			args = append(args, "-javaagent:"+jar)

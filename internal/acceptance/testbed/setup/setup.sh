@@ -296,7 +296,7 @@ fetch_jolokia() {
 digest() { cat -- "$@" | sha256sum | cut -c1-16; }
 
 command -v go >/dev/null || die "go is not on the PATH"
-mkdir -p "$cache/log" "$cache/bin" "$cache/cores" "$cache/scalardb" "$cache/dynamodb" "$cache/cassandra" "$cache/cassandra41" "$cache/moto" "$cache/awsschema" "$cache/medusa"
+mkdir -p "$cache/log" "$cache/bin" "$cache/cores" "$cache/scalardb" "$cache/dynamodb" "$cache/cassandra" "$cache/cassandra40" "$cache/cassandra41" "$cache/moto" "$cache/awsschema" "$cache/medusa"
 exec 9>"$cache/lock"
 flock 9 # two clones may share one cache
 
@@ -307,6 +307,7 @@ classes=$cache/scalardb/classes-$(LC_ALL=C && digest "$java_sources"/*.java)
 dynamodb_jars=$cache/dynamodb/jars-$(digest "$here/dynamodb/pom.xml" "$here/dynamodb/jars.sha256")
 dynamodb_classes=$cache/dynamodb/classes-$(LC_ALL=C && digest "$dynamodb_sources"/*.java) # likewise, the package dynamo
 cassandra_jars=$cache/cassandra/jars-$(digest "$here/cassandra/pom.xml" "$here/cassandra/jars.sha256")
+cassandra40_jars=$cache/cassandra40/jars-$(digest "$here/cassandra40/pom.xml" "$here/cassandra40/jars.sha256")
 cassandra41_jars=$cache/cassandra41/jars-$(digest "$here/cassandra41/pom.xml" "$here/cassandra41/jars.sha256")
 jolokia=$cache/cassandra/jolokia-$(digest "$here/jolokia/pom.xml" "$here/jolokia/jars.sha256").jar
 moto_venv=$cache/moto/venv-$(digest "$here/moto/requirements.txt")
@@ -332,12 +333,14 @@ step packages no_missing_packages -- install_packages
 	fi
 	if wanted cassandra; then
 		step "cassandra jars" test -d "$cassandra_jars" -- fetch_jars "$cassandra_jars" "$here/cassandra"
+		step "cassandra 4.0 jars" test -d "$cassandra40_jars" -- fetch_jars "$cassandra40_jars" "$here/cassandra40"
 		step "cassandra 4.1 jars" test -d "$cassandra41_jars" -- fetch_jars "$cassandra41_jars" "$here/cassandra41"
 		step "jolokia" test -f "$jolokia" -- fetch_jolokia "$jolokia"
 		# Of this virtual machine, these jars where they are, and these options.
 		archive=$cache/cassandra/archive-$({ java -version 2>&1 && echo "$cassandra_jars" && cat "$cassandra_files/jvm17.args"; } | digest -)
 		step "cassandra archive" test -d "$archive" -- archive_cassandra "$archive" "$cassandra_jars"
 		ln -sfn "$(basename "$cassandra_jars")" "$cache/cassandra/lib"
+		ln -sfn "$(basename "$cassandra40_jars")" "$cache/cassandra40/lib"
 		ln -sfn "$(basename "$cassandra41_jars")" "$cache/cassandra41/lib"
 		ln -sfn "$(basename "$jolokia")" "$cache/cassandra/jolokia.jar"
 		ln -sfn "$(basename "$archive")" "$cache/cassandra/archive"

@@ -3,6 +3,9 @@ package cassandra
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,6 +17,7 @@ import (
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/local"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/move"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/node"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/node/nodetest"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/snapshot"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/upload"
 )
@@ -224,6 +228,42 @@ func TestDroppedSince(t *testing.T) {
 	for tag, want := range map[string]bool{"dropped-1000-t": true, "dropped-2000-t": true, "dropped-999-t": false, "dropped-2000-u": false, "truncated-2000-t": false, "dropped-x-t": false, "backup": false} {
 		if got := droppedSince(node.Snapshot{Tag: tag, Keyspace: "k", Table: "t"}, 1000); got != want {
 			t.Errorf("%s: %v", tag, got)
+		}
+	}
+}
+
+// clearing remembers what it was told to clear.
+type clearing struct {
+	*nodetest.Memory
+	cleared []string
+}
+
+func (c *clearing) ClearSnapshot(ctx context.Context, tag string, keyspaces []string) error {
+	c.cleared = append(c.cleared, fmt.Sprint(tag, keyspaces))
+	return c.Memory.ClearSnapshot(ctx, tag, keyspaces)
+}
+
+// Before 4.1 no call lists the snapshots of a table that was dropped: its directory does.
+func TestDroppedBefore41(t *testing.T) {
+	data := t.TempDir()
+	for _, dir := range []string{
+		"bank/" + snapshot.TableDirectory("accounts", hostID(7)) + "/snapshots/dropped-2000-accounts", "bank/" + snapshot.TableDirectory("accounts", hostID(7)) + "/snapshots/backup",
+		"bank/" + snapshot.TableDirectory("accounts", hostID(8)) + "/snapshots/dropped-3000-accounts", // another's of the same name
+	} {
+		must(t, os.MkdirAll(filepath.Join(data, filepath.FromSlash(dir)), 0o700))
+	}
+	tables := []engine.RestoredObject{
+		{Kind: objectTable, ID: "bank.accounts", Extra: map[string]string{extraTableID: hostID(7), extraAnnounced: "1000"}},
+		{Kind: objectTable, ID: "bank.never", Extra: map[string]string{extraTableID: hostID(9), extraAnnounced: "1000"}},
+	}
+	for version, want := range map[string][]string{"4.0.18": {"dropped-2000-accounts[bank]"}, "4.1.10": nil} {
+		op := &clearing{Memory: nodetest.NewMemory()}
+		a := &attempt{d: NewDestination(DestinationSettings{}), s: Settings{Clock: testclock.New(), DataDirectories: []string{data}}, nodes: []*captured{{
+			member: &member{Node: node.Node{HostID: hostID(1), Address: "10.0.0.1", Version: version}}, op: op, files: local.Machine{Clock: testclock.New()}, clock: testclock.New(),
+		}}}
+		must(t, a.clearDropped(t.Context(), tables))
+		if !slices.Equal(op.cleared, want) {
+			t.Errorf("%s: cleared %v, want %v", version, op.cleared, want)
 		}
 	}
 }

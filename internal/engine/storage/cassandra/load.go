@@ -726,6 +726,13 @@ func (a *attempt) clearDropped(ctx context.Context, tables []engine.RestoredObje
 		if err != nil {
 			return fmt.Errorf("listing its snapshots: %w", err)
 		}
+		if release(n.Version) < release("4.1") {
+			unlisted, err := a.droppedOn(ctx, n, tables)
+			if err != nil {
+				a.report("snapshots that Cassandra took of dropped tables could not be looked for, and may be left: before 4.1 it does not list them", map[string]any{"node": n.Address, "error": err.Error()})
+			}
+			all = append(all, unlisted...)
+		}
 		for _, s := range all {
 			from, ok := since[node.Table{Keyspace: s.Keyspace, Name: s.Table}]
 			if !ok || !droppedSince(s, from) {
@@ -737,6 +744,30 @@ func (a *attempt) clearDropped(ctx context.Context, tables []engine.RestoredObje
 		}
 		return nil
 	})
+}
+
+// droppedOn looks for such snapshots in the tables' own directories: before 4.1 Cassandra lists those of tables that are there, and clears others all the same.
+func (a *attempt) droppedOn(ctx context.Context, n *captured, tables []engine.RestoredObject) (out []node.Snapshot, err error) {
+	directories, err := a.s.directories(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	for _, data := range directories {
+		for _, o := range tables {
+			ks, name, _ := strings.Cut(o.ID, ".")
+			entries, err := n.files.ReadDir(ctx, path.Join(data, ks, snapshot.TableDirectory(name, o.Extra[extraTableID]), "snapshots"))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return out, err
+			}
+			for _, e := range entries {
+				out = append(out, node.Snapshot{Tag: e.Name, Keyspace: ks, Table: name})
+			}
+		}
+	}
+	return out, nil
 }
 
 // droppedSince says that a snapshot is the one of a table that was dropped then or later: dropped-MILLISECONDS-TABLE.

@@ -334,3 +334,22 @@ func TestLoad(t *testing.T) {
 	t.Run("one node", func(t *testing.T) { one.load(t, b, map[string]string{"dc1": "1"}, "0000000000000013") })
 	t.Run("killed", func(t *testing.T) { one.kill(t, b) })
 }
+
+// TestOldRelease: the oldest release that is supported, loaded and restored in place.
+func TestOldRelease(t *testing.T) {
+	catalog, err := directory.New(t.TempDir(), clock.System{})
+	ok(t, err)
+	o := noHints()
+	o.Version = bed.Version40
+	g := newGround(t, o)
+	g.fill()
+	g.missDelete()
+	b := g.capture(t, catalog, "0000000000000001")
+	g.write(1000) // after the window
+	t.Run("load", func(t *testing.T) { g.load(t, b, nil, "0000000000000041") })
+	t.Run("in place", func(t *testing.T) {
+		g.cql(t, "DELETE FROM bank.accounts WHERE id IN (30, 31, 32)")
+		g.restoreStopped(t, g.stopped(true), b, "0000000000000042")
+		g.same(t, b)
+	})
+}
