@@ -1,6 +1,7 @@
 package reading
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -91,10 +92,11 @@ type progress struct {
 	t      *table
 	ranges int
 
-	mu   sync.Mutex
-	done int
-	rows int64
-	last time.Duration
+	mu    sync.Mutex
+	ended error // what ended the scan
+	done  int
+	rows  int64
+	last  time.Duration
 }
 
 // add is called with mu held.
@@ -194,8 +196,10 @@ func scan[T any](ctx context.Context, r *Reader, t *table, columns []string, dec
 				return err
 			}
 			p.mu.Lock()
-			if err = ctx.Err(); err == nil && len(kept) > 0 {
+			// An error of each's ends the others by ctx, which they hear of later than the next of them comes here.
+			if err = cmp.Or(p.ended, ctx.Err()); err == nil && len(kept) > 0 {
 				err = each(kept)
+				p.ended = err
 			}
 			p.add(rows, 0)
 			p.mu.Unlock()
