@@ -43,6 +43,16 @@ func (n *Node) DataDirs() []string {
 	return dirs
 }
 
+// SSTables are the data files of a table, in its first data directory.
+func (n *Node) SSTables(t testing.TB, keyspace, table string) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(n.DataDir(), keyspace, table+"-*", "*-Data.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
 // CommitlogDir is the folder of its commitlog.
 func (n *Node) CommitlogDir() string { return filepath.Join(n.Dir, "commitlog") }
 

@@ -271,7 +271,8 @@ func (a *attempt) checkRoom(ctx context.Context, p *loadPlan) error {
 	for _, n := range a.nodes {
 		for _, hostID := range slices.Sorted(maps.Keys(a.lists)) {
 			if a.tool != nil && a.sends(p, n, hostID) {
-				p.bytes[n.HostID] += listBytes(a.lists[hostID]) // it fetches all tables
+				_, size := a.lists[hostID].Total() // it fetches all tables
+				p.bytes[n.HostID] += size
 				continue
 			}
 			for _, t := range a.lists[hostID].Tables {

@@ -153,6 +153,9 @@ func (n *captured) once(ctx context.Context, f func(context.Context, node.Operat
 	return f(ctx, n.op)
 }
 
+// isUnsupported says that a transport cannot do it, whatever the node.
+func isUnsupported(err error) bool { return errors.Is(err, node.ErrUnsupported) }
+
 // snapshots lists the tables that have a snapshot of the tag, among the keyspaces (all, where none is named).
 func (n *captured) snapshots(ctx context.Context, tag string, keyspaces []string) (map[node.Table]bool, error) {
 	var all []node.Snapshot

@@ -95,7 +95,7 @@ func (a *attempt) planStopped(ctx context.Context) (*stoppedPlan, error) {
 
 // pair matches the nodes by their tokens.
 func (a *attempt) pair(p *stoppedPlan) error {
-	_, from, err := capturedRing(a.ix)
+	captured, from, err := capturedRing(a.ix)
 	if err != nil {
 		return err
 	}
@@ -114,21 +114,12 @@ func (a *attempt) pair(p *stoppedPlan) error {
 			return fmt.Errorf("the data lies on the nodes that the backup was taken of, and the node with the tokens of node %s is node %s now: it was replaced, or wiped", c, t)
 		}
 		if a.tool != nil && a.tool.restorer != nil {
-			if before, now := address(a.ix.Nodes, c), addressOf(a.t.members, t); before != now {
+			if before, now := addressOf(captured, c), addressOf(a.t.members, t); before != now {
 				return fmt.Errorf("the tool knows nodes by their addresses, and the node with the tokens of node %s has the address %s now", before, now)
 			}
 		}
 	}
 	return nil
-}
-
-func address(nodes []snapshot.Node, hostID string) string {
-	for _, n := range nodes {
-		if n.HostID == hostID {
-			return n.Address
-		}
-	}
-	return ""
 }
 
 func addressOf(members []*member, hostID string) string {
@@ -362,7 +353,10 @@ func (a *attempt) checkNode(ctx context.Context, p *stoppedPlan, n *captured) er
 		a.mu.Unlock()
 		return nil
 	}
-	need := listBytes(a.lists[p.from[n.HostID]])
+	if a.d.s.Stopped.InPlace && !a.fetches() {
+		return nil // the room of what is replaced comes to what is free; placing looks
+	}
+	_, need := a.lists[p.from[n.HostID]].Total()
 	if a.fetches() {
 		// Before anything is removed.
 		free, err := n.files.Free(ctx, n.directories[0])
@@ -373,9 +367,6 @@ func (a *attempt) checkNode(ctx context.Context, p *stoppedPlan, n *captured) er
 			return fmt.Errorf("%s has %d MiB left, and the backup has %d MiB for it, which are fetched before anything is removed: make room", n.directories[0], free>>20, need>>20)
 		}
 		return nil
-	}
-	if a.d.s.Stopped.InPlace {
-		return nil // the room of what is replaced comes to what is free; placing looks
 	}
 	free := int64(0)
 	for _, dir := range n.directories {

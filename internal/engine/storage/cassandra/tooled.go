@@ -109,19 +109,6 @@ func deliver(ctx context.Context, n *captured, from string, list *snapshot.FileL
 	return nil
 }
 
-// listBytes is the size of a captured node's files.
-func listBytes(l *snapshot.FileList) (bytes int64) {
-	if l == nil {
-		return 0
-	}
-	for _, t := range l.Tables {
-		for _, f := range t.Files {
-			bytes += f.Size
-		}
-	}
-	return bytes
-}
-
 // restore lets the tool put all files back onto the stopped nodes, and looks whether they are there: all of those that were listed, or where none was, some of each
 // node's.
 func (t *tooled) restore(ctx context.Context, a *attempt, p *stoppedPlan) error {

@@ -2,7 +2,6 @@ package cassandra
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -210,6 +209,3 @@ func (w *witness) onQuorum(keyspace string, grown map[*member]int64) bool {
 }
 
 const noWitness = "Whether somebody writes in the pause cannot be seen: transport %s does not tell the nodes' counters of writes, and the user lacks SELECT on system_views, which has them."
-
-// isUnsupported says that a transport cannot do it, whatever the node.
-func isUnsupported(err error) bool { return errors.Is(err, node.ErrUnsupported) }

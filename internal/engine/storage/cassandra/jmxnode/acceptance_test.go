@@ -254,18 +254,11 @@ func (b *bed) life(t *testing.T, transport node.Transport, tag string) {
 		write()
 	}
 	// A flush leaves nothing in memory: there is an SSTable of what was just written. (A compaction may take others away.)
-	sstables := func() []string {
-		found, err := filepath.Glob(filepath.Join(b.real.DataDir(), "shop", "t-*", "*-Data.db"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return found
-	}
-	unflushed := sstables()
+	unflushed := b.real.SSTables(t, "shop", "t")
 	if err := o.(node.Flusher).Flush(ctx, []string{"shop"}); err != nil {
 		t.Errorf("a flush: %v", err)
 	}
-	if flushed := sstables(); !slices.ContainsFunc(flushed, func(f string) bool { return !slices.Contains(unflushed, f) }) {
+	if flushed := b.real.SSTables(t, "shop", "t"); !slices.ContainsFunc(flushed, func(f string) bool { return !slices.Contains(unflushed, f) }) {
 		t.Errorf("after a flush there are the SSTables %v, before it %v", flushed, unflushed)
 	}
 

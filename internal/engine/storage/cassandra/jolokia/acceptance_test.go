@@ -221,15 +221,10 @@ func TestAccNodes(t *testing.T) {
 		}
 	})
 	t.Run("flush", func(t *testing.T) {
-		sstables := func() []string {
-			found, err := filepath.Glob(filepath.Join(b.cluster.Nodes[0].DataDir(), "coordinator", "state-*", "*-Data.db"))
-			must(t, err)
-			return found
-		}
 		b.write(t, 200, 203)
-		before := sstables()
+		before := b.cluster.Nodes[0].SSTables(t, "coordinator", "state")
 		must(t, b.operators[0].(node.Flusher).Flush(t.Context(), []string{"app", "coordinator"}))
-		if after := sstables(); !slices.ContainsFunc(after, func(f string) bool { return !slices.Contains(before, f) }) {
+		if after := b.cluster.Nodes[0].SSTables(t, "coordinator", "state"); !slices.ContainsFunc(after, func(f string) bool { return !slices.Contains(before, f) }) {
 			t.Errorf("after a flush there are the SSTables %v, before it %v", after, before)
 		}
 	})
