@@ -73,7 +73,7 @@ func (r *request) describeBackups(in *rds.DescribeDBInstanceAutomatedBackupsInpu
 		if k.account != r.account || k.region != r.region || i.cluster != nil || *i.d.BackupRetentionPeriod == 0 {
 			continue
 		}
-		if s, _ := i.life.status(r.now); s == deleting {
+		if s, _ := r.status(&i.life, r.now); s == deleting {
 			continue
 		}
 		status := "active"

@@ -81,7 +81,7 @@ func (r *request) describeClusterBackups(in *rds.DescribeDBClusterAutomatedBacku
 		if k.account != r.account || k.region != r.region {
 			continue
 		}
-		s, _ := c.life.status(r.now)
+		s, _ := r.status(&c.life, r.now)
 		if s == deleting {
 			continue
 		}

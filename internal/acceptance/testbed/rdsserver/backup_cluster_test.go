@@ -102,6 +102,7 @@ func testClusterRetained(t *testing.T, engine string) {
 			t.Fatal(err)
 		}
 	}
+	s.Hold()
 	deleted := time.Now()
 	if err := drop("source"); err != nil {
 		t.Fatal(err)
@@ -110,6 +111,7 @@ func testClusterRetained(t *testing.T, engine string) {
 	_, err = client.RestoreDBClusterToPointInTime(ctx, &rds.RestoreDBClusterToPointInTimeInput{DBClusterIdentifier: new("x"), SourceDbClusterResourceId: &id,
 		RestoreToTime: &point})
 	refused(t, "a source that is being deleted", err, "InvalidDBClusterStateFault")
+	s.Release()
 	gone("source")
 	if all := s.Inventory(); len(all) != 1 || all[0].Kind != "retained cluster backup" || all[0].ResourceID != id || all[0].Status != "retained" ||
 		all[0].Tags["team"] != "a" {

@@ -153,7 +153,7 @@ func (r *request) createMember(in *rds.CreateDBInstanceInput, set *settings) (sm
 	if err != nil {
 		return nil, err
 	}
-	if status, _ := c.life.status(r.now); status != available {
+	if status, _ := r.status(&c.life, r.now); status != available {
 		return nil, fault(&types.InvalidDBClusterStateFault{}, "DB cluster %s is not in available state", c.key.id)
 	}
 	if *in.Engine != *c.d.Engine {
@@ -218,7 +218,7 @@ func (r *request) lastMember(i *instance) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, m := range r.members(i.cluster) {
-		if status, _ := m.life.status(r.options.Now()); m != i && status != deleting && status != gone {
+		if status, _ := r.status(&m.life, r.options.Now()); m != i && status != deleting && status != gone {
 			return false
 		}
 	}
@@ -237,7 +237,7 @@ func (r *request) cluster(id string) (*cluster, error) {
 
 func (r *request) describeCluster(c *cluster) types.DBCluster {
 	d := c.d
-	status, _ := c.life.status(r.now)
+	status, _ := r.status(&c.life, r.now)
 	d.Status, d.ClusterCreateTime = &status, r.stamp(c.created)
 	// The endpoints are there, but nothing answers until there is an instance.
 	d.Endpoint, d.ReaderEndpoint, d.Port = new("127.0.0.1"), new("127.0.0.1"), new(int32(c.data.port())) //nolint:gosec // a port
@@ -281,7 +281,7 @@ func (r *request) deleteCluster(in *rds.DeleteDBClusterInput) (smithy.Serializab
 	if err != nil {
 		return nil, err
 	}
-	status, _ := c.life.status(r.now)
+	status, _ := r.status(&c.life, r.now)
 	final := in.FinalDBSnapshotIdentifier
 	keep := in.DeleteAutomatedBackups != nil && !*in.DeleteAutomatedBackups && !c.earliest.IsZero()
 	switch {
@@ -295,7 +295,7 @@ func (r *request) deleteCluster(in *rds.DeleteDBClusterInput) (smithy.Serializab
 		return nil, invalidCombination("FinalDBSnapshotIdentifier is required unless SkipFinalSnapshot is specified.")
 	}
 	for _, m := range r.members(c) {
-		if s, _ := m.life.status(r.now); s != deleting {
+		if s, _ := r.status(&m.life, r.now); s != deleting {
 			return nil, fault(&types.InvalidDBClusterStateFault{}, "Cluster cannot be deleted, it still contains DB instances in non-deleting state.")
 		}
 	}

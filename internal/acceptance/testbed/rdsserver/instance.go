@@ -252,7 +252,7 @@ func (s *Server) firstUser(user, password, name *string) func(database) error {
 // describe is what the API tells about an instance.
 func (r *request) describe(i *instance) types.DBInstance {
 	d := i.d
-	status, _ := i.life.status(r.now)
+	status, _ := r.status(&i.life, r.now)
 	d.DBInstanceStatus, d.PendingModifiedValues = &status, i.pending
 	d.InstanceCreateTime = r.stamp(i.created)
 	if status == creating {
@@ -346,7 +346,7 @@ func (r *request) deleteInstance(in *rds.DeleteDBInstanceInput) (smithy.Serializ
 	if err != nil {
 		return nil, err
 	}
-	status, _ := i.life.status(r.now)
+	status, _ := r.status(&i.life, r.now)
 	final := in.FinalDBSnapshotIdentifier
 	switch {
 	case status == deleting:

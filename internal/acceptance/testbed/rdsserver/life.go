@@ -30,6 +30,21 @@ type life struct {
 
 const gone = "gone"
 
+// Hold lets nothing come to its end that takes time at AWS, until Release: what a test says of what is being made, changed or deleted is then true however
+// slow the machine is. What really happens meanwhile, as a database that starts, is not held, nor is the time to which one can restore.
+func (s *Server) Hold() { s.held.Store(new(s.options.Now())) }
+
+// Release ends Hold: what would have come to its end in the meantime has.
+func (s *Server) Release() { s.held.Store(nil) }
+
+// status is a resource's.
+func (s *Server) status(l *life, now time.Time) (status string, progress int) {
+	if held := s.held.Load(); held != nil && held.Before(now) {
+		now = *held
+	}
+	return l.status(now)
+}
+
 // status is the status at a time; progress is the share of the current step that is over, in percent.
 func (l *life) status(now time.Time) (status string, progress int) {
 	for len(l.steps) > 0 {

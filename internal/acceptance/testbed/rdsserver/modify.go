@@ -22,7 +22,7 @@ func (r *request) modifyInstance(in *rds.ModifyDBInstanceInput) (smithy.Serializ
 	if err != nil {
 		return nil, err
 	}
-	if status, _ := i.life.status(r.now); status != available && status != optimizes {
+	if status, _ := r.status(&i.life, r.now); status != available && status != optimizes {
 		return nil, fault(&types.InvalidDBInstanceStateFault{}, "Database instance is not in available state.")
 	}
 	var now struct { // at once, whatever ApplyImmediately says

@@ -14,7 +14,7 @@ func (r *request) modifyCluster(in *rds.ModifyDBClusterInput) (smithy.Serializab
 	if err != nil {
 		return nil, err
 	}
-	if status, _ := c.life.status(r.now); status != available {
+	if status, _ := r.status(&c.life, r.now); status != available {
 		return nil, fault(&types.InvalidDBClusterStateFault{}, "DB cluster is not in available state.")
 	}
 	var unused struct{}

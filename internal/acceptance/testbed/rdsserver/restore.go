@@ -79,7 +79,7 @@ func (r *request) restoreSource(in *rds.RestoreDBInstanceToPointInTimeInput) (re
 			!(in.SourceDBInstanceAutomatedBackupsArn != nil && *in.SourceDBInstanceAutomatedBackupsArn == r.backupARN(i.d)) {
 			continue
 		}
-		status, _ := i.life.status(r.now)
+		status, _ := r.status(&i.life, r.now)
 		switch {
 		case i.cluster != nil:
 			return restoreSource{}, invalidCombination("The instance %s is a member of a DB cluster: restore the cluster", i.key.id)

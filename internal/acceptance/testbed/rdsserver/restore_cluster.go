@@ -27,7 +27,7 @@ func (r *request) clusterSource(in *rds.RestoreDBClusterToPointInTimeInput) (clu
 			!strings.EqualFold(deref(in.SourceDBClusterIdentifier), c.key.id) && deref(in.SourceDBClusterIdentifier) != *c.d.DBClusterArn) {
 			continue
 		}
-		if status, _ := c.life.status(r.now); status == creating || status == deleting {
+		if status, _ := r.status(&c.life, r.now); status == creating || status == deleting {
 			return clusterSource{}, fault(&types.InvalidDBClusterStateFault{}, "DB cluster %s is not in a valid state for a restore: %s", c.key.id, status)
 		}
 		return clusterSource{d: c.d, earliest: c.earliest, latest: r.latest(c.earliest, r.now), cut: func() (image, error) {

@@ -8,7 +8,7 @@ import (
 
 // restorable refuses to restore a snapshot that is not ready, is in another region, or is encrypted and another account's.
 func (r *request) restorable(x *snapshot, state func() error) error {
-	if status, _ := x.life.status(r.now); status != available {
+	if status, _ := r.status(&x.life, r.now); status != available {
 		return state()
 	}
 	if x.key.region != r.region {

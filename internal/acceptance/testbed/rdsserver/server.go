@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,6 +60,7 @@ type Server struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // work under way
 	closed  sync.Once
+	held    atomic.Pointer[time.Time] // since when, by Hold
 
 	mu          sync.Mutex
 	offset      time.Duration // of the service's clock, from ours
@@ -362,18 +364,18 @@ func (s *Server) authenticate(req *http.Request, form url.Values) (*request, err
 // sweep lets time pass: it removes what has ended.
 func (s *Server) sweep(now time.Time) {
 	for k, i := range s.instances {
-		if status, _ := i.life.status(now); status == gone {
+		if status, _ := s.status(&i.life, now); status == gone {
 			delete(s.instances, k)
 		}
 	}
 	for k, c := range s.clusters {
-		if status, _ := c.life.status(now); status == gone {
+		if status, _ := s.status(&c.life, now); status == gone {
 			delete(s.clusters, k)
 		}
 	}
 	for _, all := range []map[key]*snapshot{s.snapshots, s.clusterSnap} {
 		for k, x := range all {
-			if status, _ := x.life.status(now); status == gone {
+			if status, _ := s.status(&x.life, now); status == gone {
 				delete(all, k)
 			}
 		}

@@ -60,7 +60,7 @@ func (r *request) copySnapshot(in *rds.CopyDBSnapshotInput) (smithy.Serializable
 		r.quotas["ManualSnapshots"])); err != nil {
 		return nil, err
 	}
-	if status, _ := from.life.status(r.now); status != available {
+	if status, _ := r.status(&from.life, r.now); status != available {
 		return nil, fault(&types.InvalidDBSnapshotStateFault{}, "The snapshot %s is not in the available state", *in.SourceDBSnapshotIdentifier)
 	}
 	key, err := r.copyKey(from, in.KmsKeyId, in.PreSignedUrl)
@@ -109,7 +109,7 @@ func (r *request) copyClusterSnapshot(in *rds.CopyDBClusterSnapshotInput) (smith
 		"Cannot create more than %d manual cluster snapshots", r.quotas["ManualClusterSnapshots"])); err != nil {
 		return nil, err
 	}
-	if status, _ := from.life.status(r.now); status != available {
+	if status, _ := r.status(&from.life, r.now); status != available {
 		return nil, fault(&types.InvalidDBClusterSnapshotStateFault{}, "The snapshot %s is not in the available state", *in.SourceDBClusterSnapshotIdentifier)
 	}
 	if in.KmsKeyId != nil && from.c.KmsKeyId == nil {
@@ -165,7 +165,7 @@ func (r *request) modifySnapshotAttribute(in *rds.ModifyDBSnapshotAttributeInput
 	}); err != nil {
 		return nil, err
 	}
-	if status, _ := x.life.status(r.now); status != available {
+	if status, _ := r.status(&x.life, r.now); status != available {
 		return nil, fault(&types.InvalidDBSnapshotStateFault{}, "The snapshot is not in the available state")
 	}
 	if err := r.share(x, *in.AttributeName, in.ValuesToAdd, in.ValuesToRemove); err != nil {
@@ -196,7 +196,7 @@ func (r *request) modifyClusterSnapshotAttribute(in *rds.ModifyDBClusterSnapshot
 	}); err != nil {
 		return nil, err
 	}
-	if status, _ := x.life.status(r.now); status != available {
+	if status, _ := r.status(&x.life, r.now); status != available {
 		return nil, fault(&types.InvalidDBClusterSnapshotStateFault{}, "The snapshot is not in the available state")
 	}
 	if err := r.share(x, *in.AttributeName, in.ValuesToAdd, in.ValuesToRemove); err != nil {

@@ -51,7 +51,7 @@ func (r *request) snapshotOf(i *instance, id string, tags []types.Tag) (*snapsho
 	if err := checkSnapshotName("DBSnapshotIdentifier", id); err != nil {
 		return nil, err
 	}
-	if status, _ := i.life.status(r.now); status != available && status != optimizes {
+	if status, _ := r.status(&i.life, r.now); status != available && status != optimizes {
 		return nil, fault(&types.InvalidDBInstanceStateFault{},
 			"Cannot create a snapshot because the database instance %s is not currently in the available state.", i.key.id)
 	}
@@ -142,7 +142,7 @@ func (r *request) createSnapshot(in *rds.CreateDBSnapshotInput) (smithy.Serializ
 
 func (r *request) describeSnapshot(x *snapshot) types.DBSnapshot {
 	d := x.d
-	status, percent := x.life.status(r.now)
+	status, percent := r.status(&x.life, r.now)
 	d.Status, d.PercentProgress = &status, new(int32(percent)) //nolint:gosec // up to 100
 	if status == available {
 		d.SnapshotCreateTime, d.OriginalSnapshotCreateTime, d.SnapshotDatabaseTime = r.stamp(x.taken), r.stamp(x.original), r.stamp(x.lastTx)
@@ -152,7 +152,7 @@ func (r *request) describeSnapshot(x *snapshot) types.DBSnapshot {
 
 func (r *request) describeClusterSnapshot(x *snapshot) types.DBClusterSnapshot {
 	c := x.c
-	status, percent := x.life.status(r.now)
+	status, percent := r.status(&x.life, r.now)
 	c.Status, c.PercentProgress = &status, new(int32(percent)) //nolint:gosec // up to 100
 	if status == available {
 		c.SnapshotCreateTime = r.stamp(x.taken)
@@ -292,7 +292,7 @@ func (r *request) deleteSnapshot(in *rds.DeleteDBSnapshotInput) (smithy.Serializ
 	if x, err = r.own(x, err, missing); err != nil {
 		return nil, err
 	}
-	if status, _ := x.life.status(r.now); status != available && status != "failed" {
+	if status, _ := r.status(&x.life, r.now); status != available && status != "failed" {
 		return nil, fault(&types.InvalidDBSnapshotStateFault{}, "Cannot delete the snapshot because it is not currently in the available or failed state.")
 	}
 	delete(r.snapshots, x.key)
@@ -309,7 +309,7 @@ func (r *request) deleteClusterSnapshot(in *rds.DeleteDBClusterSnapshotInput) (s
 	if x, err = r.own(x, err, missing); err != nil {
 		return nil, err
 	}
-	if status, _ := x.life.status(r.now); status != available && status != "failed" {
+	if status, _ := r.status(&x.life, r.now); status != available && status != "failed" {
 		return nil, fault(&types.InvalidDBClusterSnapshotStateFault{}, "Cannot delete the cluster snapshot because it is not currently in the available state.")
 	}
 	delete(r.clusterSnap, x.key)
@@ -323,7 +323,7 @@ func (r *request) clusterSnapshotOf(c *cluster, id string, tags []types.Tag) (*s
 	if err := checkSnapshotName("DBClusterSnapshotIdentifier", id); err != nil {
 		return nil, err
 	}
-	if status, _ := c.life.status(r.now); status != available {
+	if status, _ := r.status(&c.life, r.now); status != available {
 		return nil, fault(&types.InvalidDBClusterStateFault{}, "Cannot create a snapshot because the DB cluster %s is not currently in the available state.", c.key.id)
 	}
 	k := r.key(id)

@@ -111,19 +111,19 @@ func (s *Server) Inventory() []Item {
 		all = append(all, Item{Kind: kind, Account: k.account, Region: k.region, Identifier: k.id, ARN: arn, ResourceID: id, Status: status, Tags: tagMap(tags)})
 	}
 	for k, i := range s.instances {
-		status, _ := i.life.status(now)
+		status, _ := s.status(&i.life, now)
 		add("instance", k, *i.d.DBInstanceArn, *i.d.DbiResourceId, status, i.d.TagList)
 	}
 	for k, c := range s.clusters {
-		status, _ := c.life.status(now)
+		status, _ := s.status(&c.life, now)
 		add("cluster", k, *c.d.DBClusterArn, *c.d.DbClusterResourceId, status, c.d.TagList)
 	}
 	for k, x := range s.snapshots {
-		status, _ := x.life.status(now)
+		status, _ := s.status(&x.life, now)
 		add("snapshot", k, x.arn(), *x.d.DbiResourceId, status, x.d.TagList)
 	}
 	for k, x := range s.clusterSnap {
-		status, _ := x.life.status(now)
+		status, _ := s.status(&x.life, now)
 		add("cluster snapshot", k, x.arn(), *x.c.DbClusterResourceId, status, x.c.TagList)
 	}
 	for k, b := range s.backups {
