@@ -295,10 +295,10 @@ func (o worldOperator) ClearSnapshot(ctx context.Context, tag string, keyspaces 
 	return o.Memory.ClearSnapshot(ctx, tag, keyspaces)
 }
 
-func (o worldOperator) Flush(_ context.Context, keyspaces []string) error {
+func (o worldOperator) Flush(_ context.Context, keyspace string) error {
 	o.n.w.mu.Lock()
 	defer o.n.w.mu.Unlock()
-	o.n.flushed = append(o.n.flushed, keyspaces...)
+	o.n.flushed = append(o.n.flushed, keyspace)
 	return o.n.noFlush
 }
 

@@ -127,8 +127,10 @@ func (x *session) flush(ctx context.Context) error {
 		}
 		ctx, cancel := x.s.Clock.WithTimeout(ctx, flushLimit)
 		defer cancel()
-		if err := f.Flush(ctx, names); err != nil {
-			return fmt.Errorf("emptying its memtables before the pause: %w", err)
+		for _, k := range names {
+			if err := f.Flush(ctx, k); err != nil {
+				return fmt.Errorf("emptying its memtables before the pause: %w", err)
+			}
 		}
 		return nil
 	})

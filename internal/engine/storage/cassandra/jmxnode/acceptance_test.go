@@ -255,7 +255,7 @@ func (b *bed) life(t *testing.T, transport node.Transport, tag string) {
 	}
 	// A flush leaves nothing in memory: there is an SSTable of what was just written. (A compaction may take others away.)
 	unflushed := b.real.SSTables(t, "shop", "t")
-	if err := o.(node.Flusher).Flush(ctx, []string{"shop"}); err != nil {
+	if err := o.(node.Flusher).Flush(ctx, "shop"); err != nil {
 		t.Errorf("a flush: %v", err)
 	}
 	if flushed := b.real.SSTables(t, "shop", "t"); !slices.ContainsFunc(flushed, func(f string) bool { return !slices.Contains(unflushed, f) }) {

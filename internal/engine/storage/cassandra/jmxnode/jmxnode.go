@@ -461,17 +461,15 @@ func (o *Operator) Drain(ctx context.Context) error {
 }
 
 // Flush implements node.Flusher.
-func (o *Operator) Flush(ctx context.Context, keyspaces []string) error {
+func (o *Operator) Flush(ctx context.Context, keyspace string) error {
 	ctx, cancel := o.clock.WithTimeout(ctx, flushTimeout)
 	defer cancel()
-	for _, k := range keyspaces {
-		what := "flushing keyspace " + k
-		if err := checkNames("flush", k); err != nil {
-			return o.failed(what, err)
-		}
-		if _, err := o.invoke(ctx, true, storageService, "forceKeyspaceFlush", []any{k, []string{}}, typeString, typeStrings); err != nil {
-			return o.failed(what, err)
-		}
+	what := "flushing keyspace " + keyspace
+	if err := checkNames("flush", keyspace); err != nil {
+		return o.failed(what, err)
+	}
+	if _, err := o.invoke(ctx, true, storageService, "forceKeyspaceFlush", []any{keyspace, []string{}}, typeString, typeStrings); err != nil {
+		return o.failed(what, err)
 	}
 	return nil
 }

@@ -458,10 +458,10 @@ func TestLoad(t *testing.T) {
 	if err := o.Import(context.Background(), "shop", "t", []string{"/a/shop/t"}); err == nil {
 		t.Error("an import does not look at tokens")
 	}
-	if err := o.Flush(context.Background(), []string{"shop", "coordinator"}); err != nil || !slices.Equal(k.flushed, []string{"shop", "coordinator"}) {
+	if err := o.Flush(context.Background(), "shop"); err != nil || !slices.Equal(k.flushed, []string{"shop"}) {
 		t.Errorf("flushed %v: %v", k.flushed, err)
 	}
-	if err := o.Flush(context.Background(), []string{"shop;"}); err == nil || len(k.flushed) != 2 {
+	if err := o.Flush(context.Background(), "shop;"); err == nil || len(k.flushed) != 1 {
 		t.Errorf("a flush of no keyspace: %v", err)
 	}
 	k.cleanup = 1

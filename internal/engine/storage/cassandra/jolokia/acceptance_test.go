@@ -223,7 +223,7 @@ func TestAccNodes(t *testing.T) {
 	t.Run("flush", func(t *testing.T) {
 		b.write(t, 200, 203)
 		before := b.cluster.Nodes[0].SSTables(t, "coordinator", "state")
-		must(t, b.operators[0].(node.Flusher).Flush(t.Context(), []string{"app", "coordinator"}))
+		must(t, b.operators[0].(node.Flusher).Flush(t.Context(), "coordinator"))
 		if after := b.cluster.Nodes[0].SSTables(t, "coordinator", "state"); !slices.ContainsFunc(after, func(f string) bool { return !slices.Contains(before, f) }) {
 			t.Errorf("after a flush there are the SSTables %v, before it %v", after, before)
 		}

@@ -336,11 +336,9 @@ func (o *Operator) Drain(ctx context.Context) error {
 }
 
 // Flush implements node.Flusher.
-func (o *Operator) Flush(ctx context.Context, keyspaces []string) error {
-	for _, k := range keyspaces {
-		if _, err := o.do(ctx, exec(flush, k, []string{}), flushLimit); err != nil {
-			return fmt.Errorf("flushing keyspace %s: %w", k, err)
-		}
+func (o *Operator) Flush(ctx context.Context, keyspace string) error {
+	if _, err := o.do(ctx, exec(flush, keyspace, []string{}), flushLimit); err != nil {
+		return fmt.Errorf("flushing keyspace %s: %w", keyspace, err)
 	}
 	return nil
 }

@@ -282,11 +282,9 @@ func (o *Operator) repair(ctx context.Context, keyspace string) error {
 }
 
 // Flush implements node.Flusher, with a job for each keyspace.
-func (o *Operator) Flush(ctx context.Context, keyspaces []string) error {
-	for _, k := range keyspaces {
-		if err := o.job(ctx, flushInterval, path("v1", "ops", "tables", "flush"), map[string]any{"jobs": 1, "keyspace_name": k, "tables": []string{}}); err != nil {
-			return fmt.Errorf("flushing keyspace %s: %w", k, err)
-		}
+func (o *Operator) Flush(ctx context.Context, keyspace string) error {
+	if err := o.job(ctx, flushInterval, path("v1", "ops", "tables", "flush"), map[string]any{"jobs": 1, "keyspace_name": keyspace, "tables": []string{}}); err != nil {
+		return fmt.Errorf("flushing keyspace %s: %w", keyspace, err)
 	}
 	return nil
 }

@@ -160,8 +160,8 @@ func TestFlush(t *testing.T) {
 	server, _ := start(t, managementapitest.Options{RepairFails: "of repairs only"})
 	o, err := open(t, server.URL, first)
 	must(t, err)
-	must(t, o.Flush(t.Context(), []string{"app", "coordinator"}))
-	wants(t, o.Flush(t.Context(), []string{""}), "HTTP 400")
+	must(t, o.Flush(t.Context(), "app"))
+	wants(t, o.Flush(t.Context(), ""), "HTTP 400")
 }
 
 func TestHostileAnswers(t *testing.T) {

@@ -75,9 +75,9 @@ type Importer interface {
 	Import(ctx context.Context, keyspace, table string, directories []string) error
 }
 
-// Flusher is what an Operator may also be: it writes the keyspaces' memtables to SSTables, and returns when that is done.
+// Flusher is what an Operator may also be: it writes a keyspace's memtables to SSTables, and returns when that is done.
 type Flusher interface {
-	Flush(ctx context.Context, keyspaces []string) error
+	Flush(ctx context.Context, keyspace string) error
 }
 
 // WriteCounter is what an Operator may also be: it reads how many writes each table has had on this node since the node started.

@@ -329,14 +329,12 @@ func (o *Operator) Drain(ctx context.Context) error {
 }
 
 // Flush implements node.Flusher.
-func (o *Operator) Flush(ctx context.Context, keyspaces []string) error {
-	for _, k := range keyspaces {
-		if err := o.checkNames("flush", k); err != nil {
-			return err
-		}
-		if _, err := o.run(ctx, flushTimeout, "flush", "--", k); err != nil {
-			return fmt.Errorf("flushing keyspace %s: %w", k, err)
-		}
+func (o *Operator) Flush(ctx context.Context, keyspace string) error {
+	if err := o.checkNames("flush", keyspace); err != nil {
+		return err
+	}
+	if _, err := o.run(ctx, flushTimeout, "flush", "--", keyspace); err != nil {
+		return fmt.Errorf("flushing keyspace %s: %w", keyspace, err)
 	}
 	return nil
 }

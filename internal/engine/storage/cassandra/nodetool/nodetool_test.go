@@ -283,7 +283,7 @@ func TestRefusals(t *testing.T) {
 		"another's directory": o.Import(t.Context(), "shop", "t", []string{"/a/other/t"}),
 		"a bad table":         o.Import(t.Context(), "shop", "t;", []string{"/a"}),
 		"a repair of nothing": o.Repair(t.Context(), ""),
-		"a flush of nothing":  o.Flush(t.Context(), []string{""}),
+		"a flush of nothing":  o.Flush(t.Context(), ""),
 	} {
 		if err == nil {
 			t.Errorf("%s is taken", what)
@@ -297,12 +297,12 @@ func TestRefusals(t *testing.T) {
 func TestLoad(t *testing.T) {
 	c := fake()
 	o := open(t, c)
-	for _, err := range []error{o.Load(t.Context(), "shop", "t", []string{"/a/shop/t"}), o.Cleanup(t.Context(), "shop"), o.Flush(t.Context(), []string{"shop", "coordinator"}), o.Drain(t.Context())} {
+	for _, err := range []error{o.Load(t.Context(), "shop", "t", []string{"/a/shop/t"}), o.Cleanup(t.Context(), "shop"), o.Flush(t.Context(), "shop"), o.Drain(t.Context())} {
 		if err != nil {
 			t.Error(err)
 		}
 	}
-	if want := []string{"import --copy-data --no-tokens -- shop t /a/shop/t", "cleanup -- shop", "flush -- shop", "flush -- coordinator", "drain"}; !slices.Equal(c.calls[1:], want) {
+	if want := []string{"import --copy-data --no-tokens -- shop t /a/shop/t", "cleanup -- shop", "flush -- shop", "drain"}; !slices.Equal(c.calls[1:], want) {
 		t.Errorf("it ran %q", c.calls)
 	}
 	c.cleanup = "Aborted cleaning up at least one table in keyspace shop, check server logs for more information.\n"

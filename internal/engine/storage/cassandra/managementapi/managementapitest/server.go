@@ -298,7 +298,7 @@ func (s *Server) flush(w http.ResponseWriter, r *http.Request) {
 	s.work.Lock()
 	defer s.work.Unlock()
 	if f, ok := s.options.Backing.(node.Flusher); ok {
-		if err := f.Flush(r.Context(), []string{request.Keyspace}); err != nil {
+		if err := f.Flush(r.Context(), request.Keyspace); err != nil {
 			text(w, http.StatusInternalServerError, "Failed to execute method NodeOps.forceKeyspaceFlush")
 			return
 		}
