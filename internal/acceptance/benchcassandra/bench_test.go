@@ -56,6 +56,7 @@ const (
 	alone    = "takeSnapshot, slowest node, each alone"
 	together = "takeSnapshot, all nodes at once"
 	script   = "scalar-admin; nodetool over ssh; scalar-admin"
+	quicker  = "scalar-admin; a nodetool tuned to start fast, over ssh; scalar-admin"
 )
 
 // Targets: what the pause may take of the slowest node's own takeSnapshot within it, and how much less than the script's.
@@ -96,7 +97,7 @@ func compare(t *testing.T, tables, from, to int) {
 	for _, w := range ways {
 		names = append(names, w.name)
 	}
-	names = append(names, script)
+	names = append(names, script, quicker)
 	// Nodes that serve are warm; these were just started.
 	for i := range warming {
 		b.together(t, -1-i)
@@ -108,8 +109,12 @@ func compare(t *testing.T, tables, from, to int) {
 		for i := range names {
 			name := names[(i+round)%len(names)]
 			b.write(t)
-			if name == script {
-				own[name] = b.byHand(t, round)
+			switch name {
+			case script:
+				own[name] = b.byHand(t, bed.ShippedNodetool, fmt.Sprintf("byhand-%d", round))
+				continue
+			case quicker:
+				own[name] = b.byHand(t, "nodetool", fmt.Sprintf("quicker-%d", round))
 				continue
 			}
 			own[name] = b.backup(t, ways[slices.Index(names, name)].settings, fmt.Sprintf("%s-%d", strings.Trim(strings.Fields(name)[0], ","), round))
@@ -447,7 +452,7 @@ func (b *bench) backup(t *testing.T, s cassandra.Settings, name string) figure {
 }
 
 // byHand is what a script does: the official command-line tool pauses, nodetool takes the snapshot on all nodes at once, the tool unpauses.
-func (b *bench) byHand(t *testing.T, round int) figure {
+func (b *bench) byHand(t *testing.T, nodetool, tag string) figure {
 	t.Helper()
 	server, err := adminserver.Start(adminserver.Options{})
 	if err != nil {
@@ -458,10 +463,9 @@ func (b *bench) byHand(t *testing.T, round int) figure {
 	jars := filepath.Join(testbed.Cached(t, "scalardb", "jars"), "*")
 	pause := exec.CommandContext(t.Context(), "java", "-cp", jars, "com.scalar.admin.AdminCommand", "-c", "PAUSE", "-a", server.Address())
 	unpause := exec.CommandContext(t.Context(), "java", "-cp", jars, "com.scalar.admin.AdminCommand", "-c", "UNPAUSE", "-a", server.Address())
-	tag := fmt.Sprintf("byhand-%d", round)
 	var nodetools []*exec.Cmd
 	for _, n := range b.nodes {
-		args := append(b.ssh.ClientArguments(), n.Address, "nodetool snapshot -t "+tag+" -- "+strings.Join(keyspaces, " "))
+		args := append(b.ssh.ClientArguments(), n.Address, nodetool+" snapshot -t "+tag+" -- "+strings.Join(keyspaces, " "))
 		nodetools = append(nodetools, exec.CommandContext(t.Context(), "ssh", args...))
 	}
 	run := func(c *exec.Cmd) error {

@@ -3,6 +3,7 @@ package cassandra
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -69,8 +70,32 @@ func (c *Cluster) nodetool(ctx context.Context, args []string) (string, error) {
 	return out.String(), nil
 }
 
+// ShippedNodetool is nodetool's name in BinDir as Cassandra ships it, as far as its time goes: the jars of Maven have no scripts. It is for measurements: nodetool
+// itself starts faster here, so that tests take less time. What the shipped one (5.0: bin/nodetool, bin/cassandra.in.sh, conf/jvm17-clients.options) does of
+// this: it asks Java for its version first, which starts a virtual machine more, and then starts one with jamm's agent and assertions, 128 MB, both compilers,
+// no archive of classes of its own, and the collector that Java chooses. Not done is what its shell scripts compute with some ten small programs, so this is a
+// little faster than the shipped one.
+const ShippedNodetool = "nodetool-as-shipped"
+
 // nodetoolScript takes options of the virtual machine among the arguments, as the packaged nodetool does.
 func (c *Cluster) nodetoolScript(classPath string) string {
+	archive := ""
+	if c.tools != "" {
+		archive = quote("-XX:SharedArchiveFile=" + c.tools)
+	}
+	return c.nodetoolWith("exec "+quote(c.java)+" "+archive+" -Xmx64m -XX:+UseSerialGC -XX:TieredStopAtLevel=1", classPath)
+}
+
+func (c *Cluster) shippedNodetoolScript(classPath string) (string, error) {
+	agent, err := filepath.Glob(filepath.Join(c.lib, "jamm-*.jar"))
+	if err != nil || len(agent) != 1 {
+		return "", errors.Join(fmt.Errorf("one jar of jamm in %s: there are %d", c.lib, len(agent)), err)
+	}
+	return c.nodetoolWith(quote(c.java)+" -version >/dev/null 2>&1\nexec "+quote(c.java)+" "+quote("-javaagent:"+agent[0])+" -ea -Xmx128m -XX:ParallelGCThreads=1", classPath), nil
+}
+
+// nodetoolWith is a script that starts Java in that way.
+func (c *Cluster) nodetoolWith(start, classPath string) string {
 	conf := filepath.Join(c.Dir, "conf")
 	var nodes strings.Builder
 	for i, n := range c.Nodes {
@@ -79,10 +104,6 @@ func (c *Cluster) nodetoolScript(classPath string) string {
 			pattern += " | ''"
 		}
 		fmt.Fprintf(&nodes, "\t%s) set -- -h %s -p %d \"${args[@]}\" ;;\n", pattern, n.JMXHost, n.JMXPort)
-	}
-	archive := ""
-	if c.tools != "" {
-		archive = quote("-XX:SharedArchiveFile=" + c.tools)
 	}
 	return `#!/bin/bash
 # nodetool [-Dname=value]... [--ssl] [-h HOST -p PORT] [-u USER -pw PASSWORD] COMMAND...
@@ -103,7 +124,7 @@ case $host in
 given) set -- "${args[@]}" ;;
 ` + nodes.String() + `	*) echo "nodetool: no node has the address $host: name one with -h" >&2; exit 1 ;;
 esac
-exec ` + quote(c.java) + " " + quote("@"+filepath.Join(conf, "jvm17.args")) + " " + archive + ` -Xmx64m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
+` + start + " " + quote("@"+filepath.Join(conf, "jvm17.args")) + ` \
 	` + quote("-Dlogback.configurationFile=file://"+filepath.Join(conf, "logback-tools.xml")) + " " + quote("-Dcassandra.storagedir="+filepath.Join(c.Dir, "tmp")) + ` \
 	` + quote("-Djava.io.tmpdir="+filepath.Join(c.Dir, "tmp")) + ` "${jvm[@]}" -cp ` + quote(classPath) + ` org.apache.cassandra.tools.NodeTool "$@"
 `
