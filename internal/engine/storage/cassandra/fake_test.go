@@ -47,15 +47,18 @@ type worldNode struct {
 	ahead    time.Duration
 	periodic bool
 
-	op      *nodetest.Memory
-	broken  error // of every call
-	take    func(ctx context.Context) error
-	after   func() // once a snapshot was taken
-	writes  map[node.Table]int64
-	blind   bool // its transport counts no writes
-	noFlush error
-	flushed []string
-	deaf    bool // says that it cleared a snapshot, and does not
+	op     *nodetest.Memory
+	broken error // of every call
+	take   func(ctx context.Context) error
+	after  func() // once a snapshot was taken
+	writes map[node.Table]int64
+	blind  bool // its transport counts no writes
+	// How long its transport and CQL take to tell the counters of writes, and how often they were asked to.
+	counting, countingCQL time.Duration
+	counted, countedCQL   int
+	noFlush               error
+	flushed               []string
+	deaf                  bool // says that it cleared a snapshot, and does not
 }
 
 func hostID(i int) string { return fmt.Sprintf("%08d-0000-4000-8000-000000000000", i) }
@@ -206,6 +209,10 @@ func (c worldConn) Query(_ context.Context, statement string, args ...any) ([]ro
 	case strings.HasPrefix(statement, "SELECT keyspace_name, mebibytes"):
 		return []row{{"keyspace_name": "bank", "mebibytes": int64(3)}, {"keyspace_name": "other", "mebibytes": int64(9)}}, nil
 	case strings.HasPrefix(statement, "SELECT keyspace_name, table_name, count FROM system_views.local_write_latency"):
+		n.countedCQL++
+		w.mu.Unlock()
+		time.Sleep(n.countingCQL)
+		w.mu.Lock()
 		var rows []row
 		for _, t := range w.tables {
 			if len(args) == 0 || args[0] == t.Keyspace && args[1] == t.Name {
@@ -306,8 +313,10 @@ func (o worldOperator) Writes(_ context.Context, tables []node.Table) (map[node.
 	if err := o.fault(); err != nil {
 		return nil, err
 	}
+	time.Sleep(o.n.counting)
 	o.n.w.mu.Lock()
 	defer o.n.w.mu.Unlock()
+	o.n.counted++
 	out := map[node.Table]int64{}
 	for _, t := range tables {
 		out[t] = o.n.writes[t]

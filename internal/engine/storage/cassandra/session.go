@@ -100,13 +100,12 @@ func (x *session) preflight(ctx context.Context) error {
 		return err
 	}
 	if x.witness != nil {
-		// The first reading proves that it may be read, and warms it.
-		switch _, err := x.witness.read(ctx, x.nodes); {
-		case isUnauthorized(err), isUnknownTable(err):
-			x.witness = nil
-			warnings = append(warnings, fmt.Sprintf(noWitness, s.Transport.Name()))
+		switch ok, err := x.witness.choose(ctx, x.nodes); {
 		case err != nil:
 			return err
+		case !ok:
+			x.witness = nil
+			warnings = append(warnings, fmt.Sprintf(noWitness, s.Transport.Name()))
 		}
 	}
 	x.fillFacts(warnings)

@@ -383,6 +383,44 @@ func TestSlowestSnapshot(t *testing.T) {
 	})
 }
 
+// The counters are read in the faster way that a node allows, which need not be another node's.
+func TestFasterWitness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(3)
+		w.nodes[0].counting = 40 * time.Millisecond // a call for each table, from afar
+		w.nodes[1].countingCQL = 40 * time.Millisecond
+		x, _ := preflight(t, w.settings())
+		defer x.Close() //nolint:errcheck // a fake
+		for _, n := range w.nodes {
+			n.counted, n.countedCQL = 0, 0
+		}
+		began := time.Now()
+		must(t, x.Capture(t.Context()))
+		must(t, x.Confirm(t.Context()))
+		for i, want := range [][2]int{{0, 3}, {3, 0}, {3, 0}} {
+			if got := [2]int{w.nodes[i].counted, w.nodes[i].countedCQL}; got != want {
+				t.Errorf("node %d: the transport was asked %d times, CQL %d times, want %v", i, got[0], got[1], want)
+			}
+		}
+		if took := time.Since(began); took > 2*quiet {
+			t.Errorf("the window took %s", took)
+		}
+
+		must(t, x.Discard(t.Context()))
+		w.denied = "local_write_latency"
+		x, _ = preflight(t, w.settings())
+		defer x.Close() //nolint:errcheck // a fake
+		if f := x.Facts(); f.Witness == "none" {
+			t.Error("there is no witness, though the transport has one")
+		}
+		w.nodes[0].counted = 0
+		must(t, x.Capture(t.Context()))
+		if got := w.nodes[0].counted; got != 2 {
+			t.Errorf("the transport was asked %d times, want 2", got)
+		}
+	})
+}
+
 func TestNoWitness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(3)

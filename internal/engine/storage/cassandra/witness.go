@@ -2,7 +2,9 @@ package cassandra
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -37,7 +39,11 @@ type witness struct {
 	sets   map[string][][]*member // by keyspace: the sets of replicas; nil where they are not known
 	quorum map[string]int
 	clock  engine.Clock
+	by     map[*captured]counter // how each node's counters are read: choose
 }
+
+// counter reads one node's counters.
+type counter func(ctx context.Context) (map[node.Table]int64, error)
 
 // counts is what one look found: the writes by table, of each node by host id.
 type counts map[string]map[node.Table]int64
@@ -48,7 +54,7 @@ func newWitness(s Settings, t *topology, inv inventory) (*witness, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &witness{sets: map[string][][]*member{}, quorum: map[string]int{}, clock: s.Clock}
+	w := &witness{sets: map[string][][]*member{}, quorum: map[string]int{}, clock: s.Clock, by: map[*captured]counter{}}
 	coordinator := node.Table{Keyspace: s.Layout.Coordinator(), Name: coordinatorTable}
 	var others []node.Table
 	for _, k := range inv.keyspaces {
@@ -84,19 +90,93 @@ func (w *witness) String() string {
 	return fmt.Sprintf("the nodes' counters of writes to %d tables", len(w.tables))
 }
 
+// trials is how often each way of reading is timed.
+const trials = 3
+
+// choose finds out how each node's counters are read, all nodes at once: by the transport, where that has them, or over CQL, whichever is the faster, since the
+// window waits for three readings. A transport may need a call for each table, which is slow from afar; the virtual table that CQL has computes a lot for every
+// table of the node. ok is false where a node allows neither.
+func (w *witness) choose(ctx context.Context, nodes []*captured) (ok bool, err error) {
+	var mu sync.Mutex
+	ok = true
+	err = each(ctx, nodes, func(ctx context.Context, n *captured) error {
+		var best time.Duration
+		var fastest counter
+		var failed []error
+		for _, c := range w.counters(n) {
+			// The first reading proves that it may be read, and warms it.
+			_, err := c(ctx)
+			took := time.Duration(math.MaxInt64)
+			for i := 0; i < trials && err == nil; i++ {
+				began := w.clock.Boot()
+				_, err = c(ctx)
+				took = min(took, w.clock.Boot()-began)
+			}
+			switch {
+			case isUnauthorized(err), isUnknownTable(err):
+			case err != nil:
+				failed = append(failed, err)
+			case fastest == nil || took < best:
+				fastest, best = c, took
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if w.by[n] = fastest; fastest != nil {
+			return nil
+		}
+		ok = false
+		return errors.Join(failed...)
+	})
+	return ok, err
+}
+
+// counters are the ways in which a node's counters may be read.
+func (w *witness) counters(n *captured) []counter {
+	overCQL := func(ctx context.Context) (map[node.Table]int64, error) {
+		statement, args := "SELECT keyspace_name, table_name, count FROM system_views.local_write_latency", []any(nil)
+		if len(w.tables) == 1 {
+			statement, args = statement+" WHERE keyspace_name = ? AND table_name = ?", []any{w.tables[0].Keyspace, w.tables[0].Name}
+		}
+		rows, err := n.conn.Query(ctx, statement, args...)
+		if err != nil {
+			return nil, err
+		}
+		out := map[node.Table]int64{}
+		for _, r := range rows {
+			out[node.Table{Keyspace: r.text("keyspace_name"), Name: r.text("table_name")}] = r.number("count")
+		}
+		return out, nil
+	}
+	ways := []counter{overCQL}
+	if c, ok := n.op.(node.WriteCounter); ok {
+		ways = []counter{func(ctx context.Context) (map[node.Table]int64, error) { return c.Writes(ctx, w.tables) }, overCQL}
+	}
+	for i, read := range ways {
+		ways[i] = func(ctx context.Context) (map[node.Table]int64, error) {
+			got, err := read(ctx)
+			if err != nil {
+				return nil, fmt.Errorf("reading the counters of writes: %w", err)
+			}
+			for _, t := range w.tables {
+				if _, ok := got[t]; !ok {
+					return nil, fmt.Errorf("reading the counters of writes: there is none of table %s", t)
+				}
+			}
+			return got, nil
+		}
+	}
+	return ways
+}
+
 // read reads all nodes at once.
 func (w *witness) read(ctx context.Context, nodes []*captured) (counts, error) {
 	var mu sync.Mutex
 	out := counts{}
 	err := each(ctx, nodes, func(ctx context.Context, n *captured) error {
-		got, err := w.writes(ctx, n)
+		got, err := w.by[n](ctx)
 		if err != nil {
-			return fmt.Errorf("reading the counters of writes: %w", err)
-		}
-		for _, t := range w.tables {
-			if _, ok := got[t]; !ok {
-				return fmt.Errorf("reading the counters of writes: there is none of table %s", t)
-			}
+			return err
 		}
 		mu.Lock()
 		defer mu.Unlock()
@@ -104,26 +184,6 @@ func (w *witness) read(ctx context.Context, nodes []*captured) (counts, error) {
 		return nil
 	})
 	return out, err
-}
-
-// writes reads one node's counters: by its transport, where that has them at hand, and else over the CQL connection to the node.
-func (w *witness) writes(ctx context.Context, n *captured) (map[node.Table]int64, error) {
-	if c, ok := n.op.(node.WriteCounter); ok {
-		return c.Writes(ctx, w.tables)
-	}
-	statement, args := "SELECT keyspace_name, table_name, count FROM system_views.local_write_latency", []any(nil)
-	if len(w.tables) == 1 {
-		statement, args = statement+" WHERE keyspace_name = ? AND table_name = ?", []any{w.tables[0].Keyspace, w.tables[0].Name}
-	}
-	rows, err := n.conn.Query(ctx, statement, args...)
-	if err != nil {
-		return nil, err
-	}
-	out := map[node.Table]int64{}
-	for _, r := range rows {
-		out[node.Table{Keyspace: r.text("keyspace_name"), Name: r.text("table_name")}] = r.number("count")
-	}
-	return out, nil
 }
 
 // settle takes the baseline: the first reading that shows no growth over the one before it. Growth that no quorum explains is not waited for.
