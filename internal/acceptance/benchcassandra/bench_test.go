@@ -43,6 +43,7 @@ import (
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/sidecar/sidecartest"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/target"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/watchdog"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/jmx"
 )
 
 const (
@@ -105,7 +106,7 @@ func compare(t *testing.T, tables, from, to int) {
 	figures := map[string][]figure{}
 	for round := range rounds + 1 {
 		own := map[string]figure{alone: {pause: b.alone(t, round)}, together: {pause: b.together(t, round)}}
-		// Each snapshot leaves a little more to be linked by the next: everybody comes first sometimes.
+		// Everybody comes first sometimes.
 		for i := range names {
 			name := names[(i+round)%len(names)]
 			b.write(t)
@@ -185,6 +186,7 @@ type bench struct {
 	session *gocql.Session
 	nodes   []node.Node
 	jmx     []node.Operator // of the nodes
+	clients []*jmx.Client   // of the nodes, for what an Operator does not do
 	tables  int             // of the application
 	written int
 }
@@ -207,7 +209,7 @@ func newBench(t *testing.T, tables int) *bench {
 		create = append(create, fmt.Sprintf("shop.t%d (id int PRIMARY KEY, body text, %s)", i, transactional))
 	}
 	for _, c := range create {
-		// A compaction in the one or the other window would be a matter of chance.
+		// A compaction in the one or the other window would be a matter of chance: they are compacted before each (compact).
 		b.cql(t, "CREATE TABLE "+c+" WITH compaction = {'class': 'SizeTieredCompactionStrategy', 'enabled': 'false'}")
 	}
 	for _, k := range []string{"coordinator", "shop"} {
@@ -229,6 +231,12 @@ func newBench(t *testing.T, tables int) *bench {
 		}
 		t.Cleanup(func() { _ = op.Close() })
 		b.jmx = append(b.jmx, op)
+		client, err := jmx.Connect(t.Context(), jmx.Config{Host: n.Address, Port: jmxnode.DefaultPort, Clock: clock.System{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = client.Close() })
+		b.clients = append(b.clients, client)
 	}
 	return b
 }
@@ -244,9 +252,24 @@ func (b *bench) cql(t *testing.T, statement string, args ...any) {
 	}
 }
 
+// compact leaves one SSTable of each table on each node, so that no capture has more files to link than another.
+func (b *bench) compact(t *testing.T) {
+	t.Helper()
+	for _, c := range b.clients {
+		for _, k := range keyspaces {
+			_, err := c.Invoke(t.Context(), "org.apache.cassandra.db:type=StorageService", "forceKeyspaceCompaction", []any{false, k, []string{}},
+				[]string{"boolean", "java.lang.String", "[Ljava.lang.String;"})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // write changes every table, in all replicas.
 func (b *bench) write(t *testing.T) {
 	t.Helper()
+	b.compact(t)
 	for i := range b.tables {
 		batch := b.session.Batch(gocql.UnloggedBatch).Consistency(gocql.All)
 		for range rows {
@@ -350,11 +373,11 @@ func (b *bench) transports(t *testing.T) []way {
 			return sidecar.New(api("http://{address}:9043"), r.Tables)
 		}),
 		transport("ssh, nodetool", func(cassandra.Reaching) (node.Transport, error) {
-			return &nodetool.Transport{Runner: nodetool.SSH{Hosts: hosts}, Clock: clock.System{}}, nil
+			return &nodetool.Transport{Runner: nodetool.SSH{Hosts: hosts, Command: bed.ShippedNodetool}, Clock: clock.System{}}, nil
 		}),
 		transport("exec, nodetool", func(r cassandra.Reaching) (node.Transport, error) {
 			m := local.Machine{Clock: clock.System{}, Getenv: os.Getenv, Custody: r.Custody}
-			return &nodetool.Transport{Runner: nodetool.Exec{Machine: m, Command: []string{b.cluster.NodetoolPath(), "-h", "{address}"}}, Clock: clock.System{}}, nil
+			return &nodetool.Transport{Runner: nodetool.Exec{Machine: m, Command: []string{filepath.Join(b.cluster.BinDir, bed.ShippedNodetool), "-h", "{address}"}}, Clock: clock.System{}}, nil
 		}),
 	}
 }
