@@ -167,11 +167,10 @@ func (c *conn) ready(ctx context.Context) error {
 	for state := c.cc.GetState(); state != connectivity.Ready; state = c.cc.GetState() {
 		if state == connectivity.TransientFailure {
 			// gRPC tells why it cannot connect only to a call; this one fails without being sent.
-			_, err := c.client.CheckPaused(ctx, &emptypb.Empty{})
-			if err == nil {
-				return nil // connected meanwhile
+			if _, err := c.client.CheckPaused(ctx, &emptypb.Empty{}); err != nil {
+				return c.withHint(explain(err))
 			}
-			return c.withHint(explain(err))
+			// Connected meanwhile. A call can be answered a moment before the state says so, and Incarnation goes by the state.
 		}
 		if !c.cc.WaitForStateChange(ctx, state) {
 			return c.withHint(fmt.Errorf("no connection within %s: %w", DialTimeout, ctx.Err()))
