@@ -189,8 +189,12 @@ func (c *Client) ask(ctx context.Context, limit time.Duration, m message) (messa
 // Sending starts the count of max_duration. On an error no Pause may be sent: the watchdog, which may have heard of it all the same, is told that none was.
 func (c *Client) Sending(ctx context.Context) error {
 	a, err := c.ask(ctx, replyTimeout, message{Type: typeSending})
-	if err == nil && a.Fired {
+	switch {
+	case err != nil:
+	case a.Fired:
 		err = errors.New("the watchdog has fired already")
+	default:
+		err = ctx.Err() // who was cancelled while the answer came pauses nothing
 	}
 	if err != nil {
 		for _, t := range c.order.Targets {
