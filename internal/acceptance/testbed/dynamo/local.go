@@ -84,7 +84,9 @@ func startLocal(t testing.TB) *local {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &local{stdin: stdin, done: make(chan struct{}), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 128}}}
+	// The server closes a connection that nobody used for 30 s; a call that meets that would be a failure.
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 128, IdleConnTimeout: 5 * time.Second}}
+	l := &local{stdin: stdin, done: make(chan struct{}), client: client}
 	port := make(chan string, 1)
 	started := make(chan error, 1)
 	go func() {

@@ -162,7 +162,7 @@ func TestHangs(t *testing.T) {
 	}
 }
 
-// quick is a clock on which keep-alives come every 20 ms and may take 300.
+// quick is a clock on which keep-alives come every 20 ms and may take two seconds.
 type quick struct{ *testclock.Clock }
 
 func (q quick) Sleep(ctx context.Context, d time.Duration) error {
@@ -173,11 +173,8 @@ func (q quick) Sleep(ctx context.Context, d time.Duration) error {
 }
 
 func (q quick) WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	switch d {
-	case KeepAliveTimeout:
-		d = 300 * time.Millisecond
-	case HandshakeTimeout:
-		d = 200 * time.Millisecond
+	if d == KeepAliveTimeout {
+		d = 2 * time.Second
 	}
 	return q.Clock.WithTimeout(ctx, d)
 }
@@ -185,7 +182,7 @@ func (q quick) WithTimeout(ctx context.Context, d time.Duration) (context.Contex
 // TestKeepAlive: a server that answers, if only with a refusal, keeps its connection.
 func TestKeepAlive(t *testing.T) {
 	_, settings := start(t)
-	h := hostsWith(t, settings, Options{Clock: slowHandshake{quick{testclock.New()}}, Getenv: noEnv})
+	h := hostsWith(t, settings, Options{Clock: quick{testclock.New()}, Getenv: noEnv})
 	host := open(t, h)
 	<-time.After(time.Second / 2)
 	if err := host.entry.link.err(); err != nil {
@@ -193,13 +190,14 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
-type slowHandshake struct{ quick }
+// hasty is a clock on which a handshake may take 200 ms.
+type hasty struct{ *testclock.Clock }
 
-func (q slowHandshake) WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+func (h hasty) WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	if d == HandshakeTimeout {
-		return q.Clock.WithTimeout(ctx, d)
+		d = 200 * time.Millisecond
 	}
-	return q.quick.WithTimeout(ctx, d)
+	return h.Clock.WithTimeout(ctx, d)
 }
 
 // TestHandshakeEnds: with a server that accepts and says nothing.
@@ -211,7 +209,7 @@ func TestHandshakeEnds(t *testing.T) {
 	defer l.Close()
 	_, settings := start(t)
 	settings.Port = l.Addr().(*net.TCPAddr).Port
-	h := hostsWith(t, settings, Options{Clock: quick{testclock.New()}, Getenv: noEnv})
+	h := hostsWith(t, settings, Options{Clock: hasty{testclock.New()}, Getenv: noEnv})
 	if _, err := h.Open(t.Context(), here); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "handshake") {
 		t.Errorf("Open: %v", err)
 	}
