@@ -67,7 +67,7 @@ func (x *session) preflight(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	x.clocks = clocks{t, s.Clock}
+	x.clocks = clocks{t: t, clock: s.Clock}
 	if err := t.check(ctx, s); err != nil {
 		return fmt.Errorf("cluster %s: %w", t.cluster, err)
 	}
