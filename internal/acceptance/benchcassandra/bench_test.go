@@ -114,7 +114,7 @@ func compare(t *testing.T, tables, from, to int) {
 			b.write(t)
 			switch name {
 			case script:
-				own[name] = b.byHand(t, bed.ShippedNodetool, fmt.Sprintf("byhand-%d", round))
+				own[name] = b.byHand(t, b.shipped, fmt.Sprintf("byhand-%d", round))
 				continue
 			case quicker:
 				own[name] = b.byHand(t, "nodetool", fmt.Sprintf("quicker-%d", round))
@@ -185,6 +185,7 @@ func median(all []figure) figure {
 type bench struct {
 	cluster *bed.Cluster
 	ssh     *bed.SSH
+	shipped string // nodetool as Cassandra ships it
 	session *gocql.Session
 	nodes   []node.Node
 	jmx     []node.Operator // of the nodes
@@ -201,7 +202,7 @@ const transactional = "tx_id text, tx_state int, tx_version int, tx_prepared_at 
 func newBench(t *testing.T, tables int) *bench {
 	t.Helper()
 	b := &bench{tables: tables, cluster: bed.Start(t, bed.Options{Jolokia: true})}
-	b.ssh = b.cluster.StartSSH(t)
+	b.ssh, b.shipped = b.cluster.StartSSH(t), b.cluster.ShippedNodetool(t)
 	b.session = b.cluster.Session(t)
 	for _, k := range keyspaces {
 		b.cql(t, "CREATE KEYSPACE "+k+" WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 3}")
@@ -381,11 +382,11 @@ func (b *bench) transports(t *testing.T) []way {
 			return sidecar.New(api("http://{address}:9043"), r.Tables)
 		}),
 		transport("ssh, nodetool", func(cassandra.Reaching) (node.Transport, error) {
-			return &nodetool.Transport{Runner: nodetool.SSH{Hosts: hosts, Command: bed.ShippedNodetool}, Clock: clock.System{}}, nil
+			return &nodetool.Transport{Runner: nodetool.SSH{Hosts: hosts, Command: b.shipped}, Clock: clock.System{}}, nil
 		}),
 		transport("exec, nodetool", func(r cassandra.Reaching) (node.Transport, error) {
 			m := local.Machine{Clock: clock.System{}, Getenv: os.Getenv, Custody: r.Custody}
-			return &nodetool.Transport{Runner: nodetool.Exec{Machine: m, Command: []string{filepath.Join(b.cluster.BinDir, bed.ShippedNodetool), "-h", "{address}"}}, Clock: clock.System{}}, nil
+			return &nodetool.Transport{Runner: nodetool.Exec{Machine: m, Command: []string{b.shipped, "-h", "{address}"}}, Clock: clock.System{}}, nil
 		}),
 	}
 }

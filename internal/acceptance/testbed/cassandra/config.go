@@ -90,11 +90,6 @@ func (c *Cluster) configure() error {
 	}
 	w.folder(filepath.Join(c.Dir, "tmp"))
 	w.file(filepath.Join(c.BinDir, "nodetool"), 0o700, c.nodetoolScript(classPath))
-	shipped, err := c.shippedNodetoolScript(classPath)
-	if err != nil {
-		return err
-	}
-	w.file(filepath.Join(c.BinDir, ShippedNodetool), 0o700, shipped)
 	for _, n := range c.Nodes {
 		w.file(n.ConfigPath(), 0o600, n.yaml())
 		w.file(filepath.Join(n.Dir, "conf", "cassandra-rackdc.properties"), 0o600, "dc=dc1\nrack="+n.Rack+"\n")

@@ -3,13 +3,13 @@ package cassandra
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
+	"testing"
 	"time"
 )
 
@@ -70,12 +70,29 @@ func (c *Cluster) nodetool(ctx context.Context, args []string) (string, error) {
 	return out.String(), nil
 }
 
-// ShippedNodetool is nodetool's name in BinDir as Cassandra ships it, as far as its time goes: the jars of Maven have no scripts. It is for measurements: nodetool
-// itself starts faster here, so that tests take less time. What the shipped one (5.0: bin/nodetool, bin/cassandra.in.sh, conf/jvm17-clients.options) does of
+// ShippedNodetool writes an executable nodetool as Cassandra ships it, as far as its time goes: the jars of Maven have no scripts. It is for measurements: that in BinDir
+// starts faster here, so that tests take less time. What the shipped one (5.0: bin/nodetool, bin/cassandra.in.sh, conf/jvm17-clients.options) does of
 // this: it asks Java for its version first, which starts a virtual machine more, and then starts one with jamm's agent and assertions, 128 MB, both compilers,
 // no archive of classes of its own, and the collector that Java chooses. Not done is what its shell scripts compute with some ten small programs, so this is a
 // little faster than the shipped one.
-const ShippedNodetool = "nodetool-as-shipped"
+func (c *Cluster) ShippedNodetool(t testing.TB) (path string) {
+	t.Helper()
+	classPath, err := c.classPath()
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent, err := filepath.Glob(filepath.Join(c.lib, "jamm-*.jar"))
+	if err != nil || len(agent) != 1 {
+		t.Fatalf("looking for the one jar of jamm in %s: there are %d (%v)", c.lib, len(agent), err)
+	}
+	script := c.nodetoolWith(quote(c.java)+" -version >/dev/null 2>&1\nexec "+quote(c.java)+" "+quote("-javaagent:"+agent[0])+" -ea -Xmx128m -XX:ParallelGCThreads=1", classPath)
+	path = filepath.Join(c.BinDir, "nodetool-as-shipped")
+	w := writer{}
+	if w.file(path, 0o700, script); w.err != nil {
+		t.Fatal(w.err)
+	}
+	return path
+}
 
 // nodetoolScript takes options of the virtual machine among the arguments, as the packaged nodetool does.
 func (c *Cluster) nodetoolScript(classPath string) string {
@@ -84,14 +101,6 @@ func (c *Cluster) nodetoolScript(classPath string) string {
 		archive = quote("-XX:SharedArchiveFile=" + c.tools)
 	}
 	return c.nodetoolWith("exec "+quote(c.java)+" "+archive+" -Xmx64m -XX:+UseSerialGC -XX:TieredStopAtLevel=1", classPath)
-}
-
-func (c *Cluster) shippedNodetoolScript(classPath string) (string, error) {
-	agent, err := filepath.Glob(filepath.Join(c.lib, "jamm-*.jar"))
-	if err != nil || len(agent) != 1 {
-		return "", errors.Join(fmt.Errorf("one jar of jamm in %s: there are %d", c.lib, len(agent)), err)
-	}
-	return c.nodetoolWith(quote(c.java)+" -version >/dev/null 2>&1\nexec "+quote(c.java)+" "+quote("-javaagent:"+agent[0])+" -ea -Xmx128m -XX:ParallelGCThreads=1", classPath), nil
 }
 
 // nodetoolWith is a script that starts Java in that way.

@@ -37,28 +37,23 @@ func (s *Server) Hold() { s.held.Store(new(s.options.Now())) }
 // Release ends Hold: what would have come to its end in the meantime has.
 func (s *Server) Release() { s.held.Store(nil) }
 
-// status is a resource's.
+// status is a resource's status at a time; progress is the share of the current step that is over, in percent.
 func (s *Server) status(l *life, now time.Time) (status string, progress int) {
 	if held := s.held.Load(); held != nil && held.Before(now) {
 		now = *held
 	}
-	return l.status(now)
-}
-
-// status is the status at a time; progress is the share of the current step that is over, in percent.
-func (l *life) status(now time.Time) (status string, progress int) {
 	for len(l.steps) > 0 {
-		s := l.steps[0]
-		end := l.since.Add(s.last)
-		if s.work != nil {
+		at := l.steps[0]
+		end := l.since.Add(at.last)
+		if at.work != nil {
 			select {
-			case <-s.work.done:
+			case <-at.work.done:
 			default:
-				return s.status, l.percent(now, s)
+				return at.status, l.percent(now, at)
 			}
-			s.work.mu.Lock()
-			ended, err := s.work.ended, s.work.err
-			s.work.mu.Unlock()
+			at.work.mu.Lock()
+			ended, err := at.work.ended, at.work.err
+			at.work.mu.Unlock()
 			if err != nil {
 				l.steps, l.rest = nil, "failed"
 				break
@@ -68,11 +63,11 @@ func (l *life) status(now time.Time) (status string, progress int) {
 			}
 		}
 		if now.Before(end) {
-			return s.status, l.percent(now, s)
+			return at.status, l.percent(now, at)
 		}
 		l.since, l.steps = end, l.steps[1:]
-		if s.then != nil {
-			s.then(end)
+		if at.then != nil {
+			at.then(end)
 		}
 	}
 	return l.rest, 100

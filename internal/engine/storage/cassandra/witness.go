@@ -100,8 +100,8 @@ func (w *witness) choose(ctx context.Context, nodes []*captured) (ok bool, err e
 	var mu sync.Mutex
 	ok = true
 	err = each(ctx, nodes, func(ctx context.Context, n *captured) error {
-		var best time.Duration
 		var fastest counter
+		best := time.Duration(math.MaxInt64)
 		var failed []error
 		for _, c := range w.counters(n) {
 			// The first reading proves that it may be read, and warms it.
@@ -116,17 +116,18 @@ func (w *witness) choose(ctx context.Context, nodes []*captured) (ok bool, err e
 			case isUnauthorized(err), isUnknownTable(err):
 			case err != nil:
 				failed = append(failed, err)
-			case fastest == nil || took < best:
+			case took < best:
 				fastest, best = c, took
 			}
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if w.by[n] = fastest; fastest != nil {
-			return nil
+		if fastest == nil {
+			ok = false
+			return errors.Join(failed...)
 		}
-		ok = false
-		return errors.Join(failed...)
+		w.by[n] = fastest
+		return nil
 	})
 	return ok, err
 }
