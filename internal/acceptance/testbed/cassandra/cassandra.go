@@ -124,6 +124,11 @@ func Prepare(t testing.TB, o Options) *Cluster {
 		t.Fatal(errors.Join(err, os.RemoveAll(c.Dir)))
 	}
 	t.Cleanup(func() {
+		if t.Failed() {
+			for _, n := range c.Nodes {
+				t.Logf("node %s runs: %v; the end of its log:\n%s", n.Address, n.Running(), n.LogTail(40))
+			}
+		}
 		if err := c.owner.end(); err != nil {
 			t.Errorf("removing a Cassandra cluster: %v", err)
 		}

@@ -3,12 +3,14 @@
 package cassandra
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -124,6 +126,29 @@ func TestCluster(t *testing.T) {
 	if err := c.Session(t).Query("SELECT count(*) FROM system_schema.keyspaces WHERE keyspace_name = 'bed'").Scan(&keyspaces); err != nil || keyspaces != 0 {
 		t.Errorf("%d keyspaces of that name after all was wiped: %v", keyspaces, err)
 	}
+}
+
+// A node is detached when its StartScript returns, however slow the machine is: it stays when whoever ran that ends all that is left of it.
+func TestStartedNodeIsDetached(t *testing.T) {
+	n := Prepare(t, Options{Nodes: 1}).Nodes[0]
+	setsid, err := exec.LookPath("setsid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow := t.TempDir()
+	if err := os.WriteFile(filepath.Join(slow, "setsid"), []byte("#!/bin/bash\nsleep 1\nexec "+setsid+" \"$@\"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	start := exec.CommandContext(t.Context(), n.StartScript())
+	start.Env = []string{"PATH=" + slow + ":" + os.Getenv("PATH")}
+	start.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if out, err := start.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := syscall.Kill(-start.Process.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		t.Fatal(err)
+	}
+	n.WaitUp(t)
 }
 
 // A node that cannot start says why, at once.

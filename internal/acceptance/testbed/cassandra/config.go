@@ -262,8 +262,12 @@ cd "$dir"
 setsid` + command.String() + ` >>"$dir/system.log" 2>&1 </dev/null 9>&- &
 echo $! >"$dir/pid.new"
 mv "$dir/pid.new" "$dir/pid"
+# Until setsid has done its work: before, the node would go with the caller's process group.
 for ((i = 0; i < 500; i++)); do
-	if running $! || ! kill -0 $! 2>/dev/null; then break; fi
+	kill -0 $! 2>/dev/null || break
+	read -r status 2>/dev/null <"/proc/$!/stat" || break
+	read -r _ _ _ session _ <<<"${status##*) }"
+	if [[ $session == "$!" ]] && running $!; then break; fi
 	sleep 0.02
 done
 `

@@ -120,8 +120,9 @@ func (Kind) DestinationAttributes() map[string]schema.Attribute {
 		"The default is that of the backup, where the cluster has its datacenters with enough nodes.", PlanModifiers: []planmodifier.Map{storage.ReplaceMap()}}
 	nodes := func() map[string]schema.Attribute {
 		return map[string]schema.Attribute{
-			"stop_command":           text("Shell command that stops Cassandra on a node and returns when it is stopped. The default is `sudo systemctl stop cassandra`."),
-			"start_command":          text("Shell command that starts Cassandra on a node. The default is `sudo systemctl start cassandra`."),
+			"stop_command": text("Shell command that stops Cassandra on a node and returns when it is stopped. The default is `sudo systemctl stop cassandra`."),
+			"start_command": text("Shell command that starts Cassandra on a node. The default is `sudo systemctl start cassandra`. Run on this machine (`local`), it ends " +
+				"with all that it leaves in its process group: start Cassandra by a service manager or with `setsid`."),
 			"data_directories":       texts("Data directories of the nodes, absolute. By default the nodes are asked before they are stopped."),
 			"commitlog_directory":    text("Directory of the commit log. The default is `/var/lib/cassandra/commitlog`."),
 			"hints_directory":        text("Directory of the hints. The default is `/var/lib/cassandra/hints`."),

@@ -229,10 +229,13 @@ func (w *world) restore(d cassandra.DestinationSettings, c engine.Captured, runI
 	r := engine.StorageBackup{Storage: "orders", RunID: runID, Name: "again", Catalog: w.catalog, Report: func(m string, f map[string]any) { t.Log(m, f) },
 		Record: engine.StorageRecord{Driver: "cassandra", Artifacts: c.Artifacts, Tables: c.Tables, HasCoordinator: c.HasCoordinator, Extra: c.Extra}}
 	x := cassandra.NewDestination(d)
-	if err := x.Preflight(t.Context(), r); err != nil {
+	// Less than the driver gives nodes to come back.
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	if err := x.Preflight(ctx, r); err != nil {
 		t.Fatal(err)
 	}
-	made, err := x.Restore(t.Context(), r)
+	made, err := x.Restore(ctx, r)
 	if err != nil {
 		t.Fatal(err)
 	}
