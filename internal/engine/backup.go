@@ -828,18 +828,28 @@ func (r *run) record(ctx context.Context) error {
 		r.report(ctx, PhaseRecord, "catalog", "recording the manifest; trying again", nil, err)
 		if r.Clock.Sleep(ctx, recordRetry) != nil {
 			r.status = StatusIncomplete
+			if r.orphaned() {
+				return nil
+			}
 			r.keepJournal(ctx)
 			r.warn(fmt.Sprintf("the backup is complete but its manifest could not be written into %s; its artifacts are kept, and the next refresh or apply records it: %v", r.Catalog.Describe(), err))
 			return nil //nolint:nilerr // the backup is whole: an error would taint it, and so discard it
 		}
 	}
 	r.recorded = true
-	if r.Orphaned != nil && r.Orphaned() {
-		// Terraform will never know of this backup. With its journal open, the next run under this name takes its place.
-		r.warn("Terraform is gone: nobody stores this backup")
+	if r.orphaned() {
 		return nil
 	}
 	return r.closeJournal(ctx)
+}
+
+// orphaned says that Terraform will never know of this backup. With its journal open as it is, the next run under this name takes its place.
+func (r *run) orphaned() bool {
+	if r.Orphaned == nil || !r.Orphaned() {
+		return false
+	}
+	r.warn("Terraform is gone: nobody stores this backup")
+	return true
 }
 
 // Record writes a manifest of a complete backup into the catalog, as available. It never overwrites: ErrExists, unless what is there is this very run's.

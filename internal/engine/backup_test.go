@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -441,28 +442,39 @@ func TestCancelledRunUnpausesItself(t *testing.T) {
 	})
 }
 
-// TestOrphanedBackupIsReplaced: a backup that was recorded when nobody was left to store it does not stand in the way of the next one of its name.
+// TestOrphanedBackupIsReplaced: a backup that was recorded, or about to be, when nobody was left to store it does not stand in the way of the next one of its name.
 func TestOrphanedBackupIsReplaced(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := calm(t, worldPlan{})
-		p := w.provider("p", &atomic.Bool{})
-		p.engine.Orphaned = func() bool { return true }
-		first, err := p.engine.Backup(t.Context(), p.request("b"))
-		if err != nil || !first.Recorded {
-			t.Fatalf("%v", err)
-		}
-		p.process.kill()
-		next := w.provider("next", &atomic.Bool{})
-		second, err := next.engine.Backup(t.Context(), next.request("b"))
-		if err != nil || second.Manifest.Status != engine.StatusAvailable {
-			t.Errorf("the next backup of that name: %v", err)
-		}
-		for id, run := range w.artifacts {
-			if run == first.Manifest.RunID {
-				t.Errorf("artifact %s of the backup that nobody knows is left", id)
-			}
-		}
-		next.process.kill()
-		w.bg.Wait()
-	})
+	for _, cancelled := range []bool{false, true} {
+		t.Run(fmt.Sprintf("cancelled=%t", cancelled), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := calm(t, worldPlan{})
+				p := w.provider("p", &atomic.Bool{})
+				p.engine.Orphaned = func() bool { return true }
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				p.engine.Hook = func(_ context.Context, phase engine.Phase) {
+					if cancelled && phase == engine.PhaseRecord {
+						cancel()
+					}
+				}
+				first, err := p.engine.Backup(ctx, p.request("b"))
+				if err != nil || first.Recorded == cancelled {
+					t.Fatalf("recorded %v, %v", first.Recorded, err)
+				}
+				p.process.kill()
+				next := w.provider("next", &atomic.Bool{})
+				second, err := next.engine.Backup(t.Context(), next.request("b"))
+				if err != nil || second.Manifest.Status != engine.StatusAvailable {
+					t.Errorf("the next backup of that name: %v", err)
+				}
+				for id, run := range w.artifacts {
+					if run == first.Manifest.RunID {
+						t.Errorf("artifact %s of the backup that nobody knows is left", id)
+					}
+				}
+				next.process.kill()
+				w.bg.Wait()
+			})
+		})
+	}
 }

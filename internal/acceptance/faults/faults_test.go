@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/faultrun"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/poll"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/sandbox"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/acceptance/testbed/cores"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
@@ -50,6 +52,9 @@ resource "scalardb_consistent_backup" "b" {
   }
 }
 `
+
+// address of the backup in the configuration.
+const address = "scalardb_consistent_backup.b"
 
 // bed is a sandbox with a workspace.
 type bed struct {
@@ -118,6 +123,7 @@ func TestFaultsInEveryPhase(t *testing.T) {
 					t.Errorf("paused for %s after the fault", o.Unpaused)
 				}
 				b.checkClaims(t, name, phase, fault, o)
+				b.store(t, name, phase, fault)
 				b.next(t, name)
 				for _, path := range foreign {
 					if _, err := os.Stat(path); err != nil {
@@ -152,7 +158,7 @@ func (b *bed) plant(t *testing.T, name string) []string {
 // checkClaims: a window is claimed only where the fault came after it was confirmed, in time to be whole.
 func (b *bed) checkClaims(t *testing.T, name string, phase engine.Phase, fault faultrun.Fault, o faultrun.Outcome) {
 	t.Helper()
-	values := b.w.Values(t, "scalardb_consistent_backup.b")
+	values := b.w.Values(t, address)
 	manifest := filepath.Join(b.catalog, "backups", name, "manifest.json")
 	_, err := os.Stat(manifest)
 	after := phase == engine.PhaseUnpause || phase == engine.PhaseAwait || phase == engine.PhaseRecord
@@ -171,11 +177,75 @@ func (b *bed) checkClaims(t *testing.T, name string, phase engine.Phase, fault f
 	}
 }
 
+// store imports a backup that is whole, and that Terraform did not live to store: a second Ctrl-C may come between the last that the provider does and its
+// answer.
+func (b *bed) store(t *testing.T, name string, phase engine.Phase, fault faultrun.Fault) {
+	t.Helper()
+	after := phase == engine.PhaseUnpause || phase == engine.PhaseAwait || phase == engine.PhaseRecord
+	if !after || fault != faultrun.CtrlCTwice || b.w.Values(t, address) != nil {
+		return
+	}
+	// Where it was not whole, this apply has made it.
+	if r := b.w.Apply(t); r.ExitCode != 0 {
+		b.refusedAndImported(t, name, r)
+	}
+}
+
+// refusedAndImported: a backup of that name is there and is not made again, and can be had as the message says.
+func (b *bed) refusedAndImported(t *testing.T, name string, r cores.Result) {
+	t.Helper()
+	if hint := "import it (terraform import ADDRESS " + name + ")"; r.ExitCode == 0 || !strings.Contains(oneLine(r.All()), hint) {
+		t.Fatalf("exit code %d, and it must say %q:\n%s", r.ExitCode, hint, r.All())
+	}
+	b.w.Must(t, "import", "-input=false", "-no-color", address, name)
+}
+
+// TestTerraformDiesBeforeItStores: the provider has done all, and whoever would store the answer is gone. The backup is whole, and is not lost.
+func TestTerraformDiesBeforeItStores(t *testing.T) {
+	b := newBed(t, cores.Oldest(t))
+	for _, name := range []string{"recorded", "cancelled"} {
+		t.Run(name, func(t *testing.T) {
+			b.configure(t, name)
+			apply, release := faultrun.Hold(t, b.w, engine.PhaseRecord)
+			done := func() bool {
+				_, recorded := os.Stat(filepath.Join(b.catalog, "backups", name, "manifest.json"))
+				open, err := filepath.Glob(filepath.Join(b.catalog, "journal", "*.json"))
+				return recorded == nil && err == nil && len(open) == 0
+			}
+			if name == "cancelled" {
+				apply.Interrupt(t)
+				apply.WaitFor(t, "Interrupt received", time.Minute)
+				// The manifest was not written, and is to be.
+				done = func() bool {
+					open, err := filepath.Glob(filepath.Join(b.catalog, "journal", "*.json"))
+					if err != nil || len(open) != 1 {
+						return false
+					}
+					data, err := os.ReadFile(open[0])
+					var j engine.Journal
+					return err == nil && json.Unmarshal(data, &j) == nil && j.Kept
+				}
+			}
+			apply.SignalCore(t, syscall.SIGSTOP)
+			release()
+			poll.Until(t, time.Minute, "the provider is not done", done, apply.Output)
+			apply.SignalCore(t, syscall.SIGKILL)
+			faultrun.Ended(t, b.w, apply, time.Minute)
+
+			if values := b.w.Values(t, address); values != nil {
+				t.Fatalf("the state has %v", values)
+			}
+			b.refusedAndImported(t, name, b.w.Apply(t))
+			b.next(t, name)
+		})
+	}
+}
+
 // next is the next apply: it cleans up and succeeds, and a plan after it is empty.
 func (b *bed) next(t *testing.T, name string) {
 	t.Helper()
 	b.w.Must(t, "apply", "-auto-approve", "-input=false", "-no-color")
-	values := b.w.Values(t, "scalardb_consistent_backup.b")
+	values := b.w.Values(t, address)
 	if values["status"] != "available" || values["id"] != name {
 		t.Errorf("the next apply left status %v of %v", values["status"], values["id"])
 	}
