@@ -139,7 +139,7 @@ func (g *ground) happyPath(t *testing.T) {
 	}
 	b, err := x.MeasureClock(t.Context())
 	ok(t, err)
-	if b.Offset.Abs() > b.Uncertainty+time.Millisecond || b.Uncertainty > 2*time.Second {
+	if b.Offset.Abs() > b.Uncertainty+time.Millisecond || b.Uncertainty > 20*time.Second {
 		t.Errorf("this machine's clock is %s ± %s from itself", b.Offset, b.Uncertainty)
 	}
 	began := time.Now()
