@@ -33,6 +33,9 @@ const maxDuration = 2 * time.Second
 // slack is what a busy machine may add to a pause: milliseconds on one that is not.
 const slack = 5 * time.Second
 
+// limit of a single wait.
+const limit = 3 * time.Minute
+
 // configuration is one backup under a name. It retains, so that a case leaves nothing to the next one.
 const configuration = `
 terraform {
@@ -217,7 +220,7 @@ func TestTerraformDiesBeforeItStores(t *testing.T) {
 			}
 			if name == "cancelled" {
 				apply.Interrupt(t)
-				apply.WaitFor(t, "Interrupt received", time.Minute)
+				apply.WaitFor(t, "Interrupt received", limit)
 				// The manifest was not written, and is to be.
 				done = func() bool {
 					open, err := filepath.Glob(filepath.Join(b.catalog, "journal", "*.json"))
@@ -231,9 +234,16 @@ func TestTerraformDiesBeforeItStores(t *testing.T) {
 			}
 			apply.SignalCore(t, syscall.SIGSTOP)
 			release()
-			poll.Until(t, time.Minute, "the provider is not done", done, apply.Output)
+			poll.Until(t, limit, "the provider is not done", done, apply.Output)
+			// With its machine: a provider that is done would stay, and wait for calls.
+			providers := apply.SignalProvider(t, syscall.SIGSTOP, limit)
 			apply.SignalCore(t, syscall.SIGKILL)
-			faultrun.Ended(t, b.w, apply, time.Minute)
+			for _, pid := range providers {
+				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+			}
+			faultrun.Ended(t, b.w, apply, limit)
 
 			if values := b.w.Values(t, address); values != nil {
 				t.Fatalf("the state has %v", values)
