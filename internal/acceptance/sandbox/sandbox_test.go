@@ -12,7 +12,7 @@ func TestBankKeepsItsSum(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for s.Commits() < 50 {
 		if err := s.Err(); err != nil {
 			t.Fatal(err)

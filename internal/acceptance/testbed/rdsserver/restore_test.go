@@ -290,7 +290,7 @@ func TestInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	if dial(i) {
-		deadline := time.Now().Add(10 * time.Second)
+		deadline := time.Now().Add(time.Minute)
 		for dial(i) && time.Now().Before(deadline) {
 			<-time.After(10 * time.Millisecond)
 		}

@@ -581,7 +581,7 @@ func TestSource(t *testing.T) {
 			}()
 			db := s.DB()
 			// Of three snapshots (the dump's, two of the witness) one is left. InnoDB refreshes this list only when nobody asked for 100 ms.
-			for deadline := time.Now().Add(20 * time.Second); query[int](t, db, "SELECT COUNT(*) FROM information_schema.INNODB_TRX") != 1; time.Sleep(150 * time.Millisecond) {
+			for deadline := time.Now().Add(time.Minute); query[int](t, db, "SELECT COUNT(*) FROM information_schema.INNODB_TRX") != 1; time.Sleep(150 * time.Millisecond) {
 				if time.Now().After(deadline) {
 					close(done)
 					t.Fatal("the witness does not end its look")
@@ -935,7 +935,7 @@ func TestTheProofIsNotTheHeader(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("the tool asks for no snapshot")
 	}
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(written.String(), "SQL_NOTES=0"); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(written.String(), "SQL_NOTES=0"); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the header has not come: %q", written.String())
 		}
@@ -998,7 +998,7 @@ func TestLocksWouldHangTheDump(t *testing.T) {
 	waiting := func() bool {
 		return query[int](t, db, "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE STATE LIKE 'Waiting for table metadata lock'") > 0
 	}
-	for deadline := time.Now().Add(20 * time.Second); !waiting(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !waiting(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the DDL does not wait for the lock")
 		}

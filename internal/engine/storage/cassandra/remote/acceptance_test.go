@@ -32,7 +32,7 @@ func hosts(t *testing.T, s remote.Settings) *remote.Hosts {
 
 func eventually(t *testing.T, f func() error) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		err := f()
 		if err == nil {
 			return

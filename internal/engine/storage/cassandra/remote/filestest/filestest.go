@@ -304,7 +304,7 @@ func runThatIsCancelled(t *testing.T, f node.Files, dir string) {
 	defer cancel()
 	go func() {
 		defer cancel()
-		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
 			if _, err := os.Stat(started); err == nil {
 				return
 			}
@@ -315,7 +315,7 @@ func runThatIsCancelled(t *testing.T, f node.Files, dir string) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("Run: %v, want context.Canceled", err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		if _, err := os.Stat(ended); err == nil {
 			break
 		}
