@@ -126,7 +126,7 @@ func Prepare(t testing.TB, o Options) *Cluster {
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, n := range c.Nodes {
-				t.Logf("node %s runs: %v; the end of its log:\n%s", n.Address, n.Running(), n.LogTail(40))
+				t.Logf("node %s runs: %v; the last warnings and the end of its log:\n%s\n…\n%s", n.Address, n.Running(), n.warnings(40), n.LogTail(20))
 			}
 		}
 		if err := c.owner.end(); err != nil {

@@ -193,6 +193,29 @@ func (n *Node) Wipe(t testing.TB) {
 	}
 }
 
+// warnings are the last lines of its log that tell of errors and warnings, with what follows them: where an exception came from.
+func (n *Node) warnings(lines int) string {
+	text, err := os.ReadFile(n.LogPath())
+	if err != nil {
+		return err.Error()
+	}
+	var found []string
+	within := false
+	for line := range strings.SplitSeq(string(text), "\n") {
+		level, _, _ := strings.Cut(line, " ")
+		switch level {
+		case "ERROR", "WARN":
+			within = true
+		case "INFO", "DEBUG":
+			within = false
+		}
+		if within {
+			found = append(found, line)
+		}
+	}
+	return strings.Join(found[max(0, len(found)-lines):], "\n")
+}
+
 // LogTail is the end of its log, for messages.
 func (n *Node) LogTail(lines int) string {
 	text, err := os.ReadFile(n.LogPath())

@@ -15,6 +15,7 @@ import (
 // link is one SSH connection.
 type link struct {
 	target target
+	clock  Clock
 	client *ssh.Client
 	under  []io.Closer // what it runs on: the bastion's connection, the agent's
 
@@ -189,7 +190,7 @@ func (h *Hosts) handshake(ctx context.Context, t target, raw net.Conn, known *kn
 		return nil, fmt.Errorf("%s: the SSH handshake did not end: %w", t, context.Cause(ctx))
 	}
 	if r.err == nil {
-		l := &link{target: t, client: r.client, done: make(chan struct{})}
+		l := &link{target: t, clock: h.options.Clock, client: r.client, done: make(chan struct{})}
 		go func() {
 			err := r.client.Wait()
 			if err == nil {

@@ -66,30 +66,43 @@ type processLine struct {
 	mu    sync.Mutex
 	part  []byte // of the line that is not whole yet
 	pid   int
-	found bool
+	found chan struct{} // closed when the line is there
+}
+
+func newProcessLine(next *tail) *processLine {
+	return &processLine{next: next, found: make(chan struct{})}
+}
+
+func (p *processLine) isFound() bool {
+	select {
+	case <-p.found:
+		return true
+	default:
+		return false
+	}
 }
 
 func (p *processLine) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.found {
+	if p.isFound() {
 		return p.next.Write(b)
 	}
 	p.part = append(p.part, b...)
-	for !p.found {
+	for !p.isFound() {
 		line, rest, whole := bytes.Cut(p.part, []byte{'\n'})
 		if !whole {
 			break
 		}
 		if number, ok := bytes.CutPrefix(line, []byte(processMark)); ok {
 			p.pid, _ = strconv.Atoi(strings.TrimSpace(string(number)))
-			p.found = true
+			close(p.found)
 		} else {
 			_, _ = p.next.Write(p.part[:len(line)+1]) // never fails
 		}
 		p.part = rest
 	}
-	if p.found || len(p.part) > maxStderr {
+	if p.isFound() || len(p.part) > maxStderr {
 		_, _ = p.next.Write(p.part)
 		p.part = nil
 	}

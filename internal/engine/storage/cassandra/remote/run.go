@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -14,6 +15,8 @@ import (
 const (
 	maxOutput = 16 << 20 // bytes of a command's output
 	maxStderr = 2 << 10  // bytes of the end of its error output
+
+	processTimeout = 30 * time.Second // for a command's first line, after nobody waits for it any more
 )
 
 // Run runs a command line with /bin/sh on the machine, as node.Files.Run does. When ctx ends, the command gets SIGTERM and its session is closed. What does
@@ -39,7 +42,7 @@ func (l *link) run(ctx context.Context, command string, stdin io.Reader) ([]byte
 	}
 	out := &limited{room: maxOutput, full: func() { cancel(fmt.Errorf("its output is longer than %d bytes", maxOutput)) }}
 	tail := &tail{}
-	process := &processLine{next: tail}
+	process := newProcessLine(tail)
 	session.Stdout, session.Stderr = out, process
 	var input io.WriteCloser
 	if stdin != nil {
@@ -51,7 +54,11 @@ func (l *link) run(ctx context.Context, command string, stdin io.Reader) ([]byte
 		// The login shell may be any; exec keeps the process that is named.
 		return struct{}{}, session.Start("/bin/sh -c " + node.Quote("echo "+processMark+"$$ >&2; exec /bin/sh -c "+node.Quote(command)))
 	}, nil); err != nil {
-		go func() { _ = session.Close() }()
+		if ctx.Err() == nil && l.err() == nil {
+			go func() { _ = session.Close() }()
+			return nil, fmt.Errorf("running %s: %w", command, err)
+		}
+		go l.abandon(session, process)
 		return nil, fmt.Errorf("running %s: %w; it may go on there", command, err) // the answer is missing, not the question
 	}
 	if input != nil {
@@ -78,14 +85,24 @@ func (l *link) run(ctx context.Context, command string, stdin io.Reader) ([]byte
 		}
 		return out.bytes(), &node.CommandError{Command: command, Exit: exit.ExitStatus(), Stderr: tail.text()}
 	}
-	go func() {
-		l.kill(process.id())
-		_ = session.Close()
-	}()
 	if errors.As(err, &missing) {
 		err = errors.New("the session ended without an exit status")
 	}
+	go l.abandon(session, process)
 	return nil, fmt.Errorf("running %s: %w; it may go on there", command, err)
+}
+
+// abandon ends a command that nobody waits for any more. One that has only just begun may not have said yet which process it is.
+func (l *link) abandon(session *ssh.Session, process *processLine) {
+	ctx, cancel := l.clock.WithTimeout(context.Background(), processTimeout)
+	defer cancel()
+	select {
+	case <-process.found:
+		l.kill(process.id())
+	case <-l.done:
+	case <-ctx.Done():
+	}
+	_ = session.Close()
 }
 
 // kill sends SIGTERM to a command and to what it started, by a session of its own: sshd passes no signals on to processes of root, and old ones to none.

@@ -38,6 +38,7 @@ type server struct {
 	logins    atomic.Int32
 	execs     atomic.Int32
 	forwarded atomic.Int32
+	held      chan struct{} // error outputs wait until it is closed; nil: they do not
 
 	listener net.Listener
 	mu       sync.Mutex
@@ -257,6 +258,18 @@ func (s *server) forward(c ssh.NewChannel) {
 	_ = out.Close()
 }
 
+type heldWriter struct {
+	io.Writer
+	held chan struct{}
+}
+
+func (w heldWriter) Write(b []byte) (int, error) {
+	if w.held != nil {
+		<-w.held
+	}
+	return w.Writer.Write(b)
+}
+
 func (s *server) session(c ssh.NewChannel) {
 	channel, requests, err := c.Accept()
 	if err != nil {
@@ -286,7 +299,7 @@ func (s *server) session(c ssh.NewChannel) {
 			s.execs.Add(1)
 			cmd = exec.Command("/bin/sh", "-c", payload.Command)
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-			cmd.Stdout, cmd.Stderr = channel, channel.Stderr()
+			cmd.Stdout, cmd.Stderr = channel, heldWriter{channel.Stderr(), s.held}
 			cmd.WaitDelay = time.Second
 			in, err := cmd.StdinPipe()
 			if err == nil {

@@ -311,7 +311,7 @@ func runThatIsCancelled(t *testing.T, f node.Files, dir string) {
 			<-time.After(5 * time.Millisecond)
 		}
 	}()
-	_, err := f.Run(ctx, "trap 'touch "+ended+"; exit 1' TERM; touch "+started+"; while :; do sleep 0.05; done", nil)
+	_, err := f.Run(ctx, "trap 'touch "+ended+"; exit 1' TERM; touch "+started+"; for i in $(seq 2000); do sleep 0.05; done", nil)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("Run: %v, want context.Canceled", err)
 	}
