@@ -21,8 +21,9 @@ const (
 	queryTimeout = 10 * time.Second
 	// connectTimeout bounds the connection to one node.
 	connectTimeout = 10 * time.Second
-	// callTimeout bounds a call of an Operator outside of the pause.
-	callTimeout = time.Minute
+	// callTimeout bounds a call of an Operator outside of the pause. Transports have limits of their own, for each thing they ask; nodetool takes up to three
+	// starts of Java for one call.
+	callTimeout = 5 * time.Minute
 )
 
 // Settings say which cluster is captured and how. Storage, Clock and ContactPoints are required; Transport and Mover for everything but the clock.
