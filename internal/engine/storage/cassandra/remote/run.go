@@ -54,11 +54,11 @@ func (l *link) run(ctx context.Context, command string, stdin io.Reader) ([]byte
 		// The login shell may be any; exec keeps the process that is named.
 		return struct{}{}, session.Start("/bin/sh -c " + node.Quote("echo "+processMark+"$$ >&2; exec /bin/sh -c "+node.Quote(command)))
 	}, nil); err != nil {
-		if ctx.Err() == nil && l.err() == nil {
-			go func() { _ = session.Close() }()
-			return nil, fmt.Errorf("running %s: %w", command, err)
+		if ctx.Err() == nil {
+			go func() { _ = session.Close() }() // refused, or the connection is gone
+		} else {
+			go l.abandon(session, process)
 		}
-		go l.abandon(session, process)
 		return nil, fmt.Errorf("running %s: %w; it may go on there", command, err) // the answer is missing, not the question
 	}
 	if input != nil {
