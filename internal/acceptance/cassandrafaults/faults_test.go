@@ -52,7 +52,7 @@ func (b *bed) killed(t *testing.T, name string, phase engine.Phase) {
 	if want := phase == engine.PhaseCapture || phase == engine.PhaseConfirm || phase == engine.PhaseUnpause; o.WasPaused != want {
 		t.Errorf("paused when it struck: %v, want %v", o.WasPaused, want)
 	}
-	if o.WasPaused && o.Unpaused > 6*time.Second { // milliseconds, but for a busy machine
+	if o.WasPaused && o.Unpaused > faultrun.Slack {
 		t.Errorf("paused for %s after the fault", o.Unpaused)
 	}
 	b.claimsNothing(t, name, o.Result)

@@ -36,6 +36,9 @@ func All() []Fault { return []Fault{KillProvider, KillCore, CtrlC, CtrlCTwice, S
 // limit of every single wait: generous, since a busy machine is no fault.
 const limit = 3 * time.Minute
 
+// Slack is what a busy machine may add to a pause after a fault: milliseconds on one that is not.
+const Slack = 5 * time.Second
+
 // Version of the provider with fault injection.
 const Version = "1.0.1"
 

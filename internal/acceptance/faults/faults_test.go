@@ -30,9 +30,6 @@ import (
 // maxDuration of a pause in these tests: how long a stopped provider keeps the sandbox paused.
 const maxDuration = 2 * time.Second
 
-// slack is what a busy machine may add to a pause: milliseconds on one that is not.
-const slack = 5 * time.Second
-
 // limit of a single wait.
 const limit = 3 * time.Minute
 
@@ -121,7 +118,7 @@ func TestFaultsInEveryPhase(t *testing.T) {
 				if o.WasPaused {
 					worst[fault] = max(worst[fault], o.Unpaused)
 				}
-				allowed := slack
+				allowed := faultrun.Slack
 				if fault == faultrun.Stop {
 					allowed += maxDuration
 				}
@@ -161,13 +158,18 @@ func (b *bed) plant(t *testing.T, name string) []string {
 	return paths
 }
 
+// afterWindow says that a fault at the entry of this phase may leave a whole backup.
+func afterWindow(phase engine.Phase) bool {
+	return phase == engine.PhaseUnpause || phase == engine.PhaseAwait || phase == engine.PhaseRecord
+}
+
 // checkClaims: a window is claimed only where the fault came after it was confirmed, in time to be whole.
 func (b *bed) checkClaims(t *testing.T, name string, phase engine.Phase, fault faultrun.Fault, o faultrun.Outcome) {
 	t.Helper()
 	values := b.w.Values(t, address)
 	manifest := filepath.Join(b.catalog, "backups", name, "manifest.json")
 	_, err := os.Stat(manifest)
-	after := phase == engine.PhaseUnpause || phase == engine.PhaseAwait || phase == engine.PhaseRecord
+	after := afterWindow(phase)
 	// A run that was stopped before it paused anything goes on, and its window is a good one.
 	before := fault == faultrun.Stop && (phase == engine.PhaseResolve || phase == engine.PhasePreflight || phase == engine.PhaseArm)
 	if !after && !before {
@@ -187,8 +189,7 @@ func (b *bed) checkClaims(t *testing.T, name string, phase engine.Phase, fault f
 // answer.
 func (b *bed) store(t *testing.T, name string, phase engine.Phase, fault faultrun.Fault) {
 	t.Helper()
-	after := phase == engine.PhaseUnpause || phase == engine.PhaseAwait || phase == engine.PhaseRecord
-	if !after || fault != faultrun.CtrlCTwice || b.w.Values(t, address) != nil {
+	if !afterWindow(phase) || fault != faultrun.CtrlCTwice || b.w.Values(t, address) != nil {
 		return
 	}
 	// Where it was not whole, this apply has made it.
@@ -328,7 +329,7 @@ func TestRepliesLostAndDelayed(t *testing.T) {
 					if i.From.Before(started) {
 						continue
 					}
-					if until := i.Until; until.IsZero() || until.Sub(i.From) > maxDuration+slack {
+					if until := i.Until; until.IsZero() || until.Sub(i.From) > maxDuration+faultrun.Slack {
 						t.Errorf("paused from %s to %s", i.From, until)
 					}
 				}

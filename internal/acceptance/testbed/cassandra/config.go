@@ -264,7 +264,6 @@ echo $! >"$dir/pid.new"
 mv "$dir/pid.new" "$dir/pid"
 # Until setsid has done its work: before, the node would go with the caller's process group.
 for ((i = 0; i < 500; i++)); do
-	kill -0 $! 2>/dev/null || break
 	read -r status 2>/dev/null <"/proc/$!/stat" || break
 	read -r _ _ _ session _ <<<"${status##*) }"
 	if [[ $session == "$!" ]] && running $!; then break; fi

@@ -84,32 +84,10 @@ func TestFiles(t *testing.T) {
 func TestCancelledAtOnce(t *testing.T) {
 	held := make(chan struct{})
 	_, settings := start(t, func(s *server, _ *Settings) { s.held = held })
-	host, dir := open(t, hosts(t, settings, noEnv)), t.TempDir()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	started, ended := filepath.Join(dir, "started"), filepath.Join(dir, "ended")
-	go func() {
-		defer cancel()
-		appears(t, started)
-	}()
-	if _, err := host.Run(ctx, "trap 'touch "+ended+"; exit 1' TERM; touch "+started+"; for i in $(seq 2000); do sleep 0.05; done", nil); !errors.Is(err, context.Canceled) {
-		t.Errorf("Run: %v, want context.Canceled", err)
-	}
+	dir := t.TempDir()
+	filestest.CancelRun(t, open(t, hosts(t, settings, noEnv)).Run, dir)
 	close(held)
-	appears(t, ended)
-}
-
-func appears(t *testing.T, name string) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; <-time.After(5 * time.Millisecond) {
-		if _, err := os.Stat(name); err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Errorf("%s does not appear", name)
-			return
-		}
-	}
+	filestest.Appears(t, filepath.Join(dir, "ended"))
 }
 
 func TestNoSFTP(t *testing.T) {

@@ -299,30 +299,37 @@ func runThatSaysTooMuch(t *testing.T, f node.Files, _ string) {
 }
 
 func runThatIsCancelled(t *testing.T, f node.Files, dir string) {
-	started, ended := filepath.Join(dir, "started"), filepath.Join(dir, "ended")
+	CancelRun(t, f.Run, dir)
+	Appears(t, filepath.Join(dir, "ended"))
+}
+
+// CancelRun cancels a command that has begun. It makes the file "ended" in dir when it gets SIGTERM.
+func CancelRun(t *testing.T, run func(context.Context, string, io.Reader) ([]byte, error), dir string) {
+	t.Helper()
+	started := filepath.Join(dir, "started")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
 		defer cancel()
-		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
-			if _, err := os.Stat(started); err == nil {
-				return
-			}
-			<-time.After(5 * time.Millisecond)
-		}
+		Appears(t, started)
 	}()
-	_, err := f.Run(ctx, "trap 'touch "+ended+"; exit 1' TERM; touch "+started+"; for i in $(seq 2000); do sleep 0.05; done", nil)
-	if !errors.Is(err, context.Canceled) {
+	command := "trap 'touch " + filepath.Join(dir, "ended") + "; exit 1' TERM; touch " + started + "; for i in $(seq 2000); do sleep 0.05; done"
+	if _, err := run(ctx, command, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("Run: %v, want context.Canceled", err)
 	}
-	for deadline := time.Now().Add(time.Minute); ; {
-		if _, err := os.Stat(ended); err == nil {
-			break
+}
+
+// Appears waits for a file.
+func Appears(t *testing.T, name string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; <-time.After(5 * time.Millisecond) {
+		if _, err := os.Stat(name); err == nil {
+			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("the command goes on")
+			t.Errorf("%s does not appear", name)
+			return
 		}
-		<-time.After(5 * time.Millisecond)
 	}
 }
 
