@@ -144,8 +144,9 @@ func (b *Bank) Sum(t testing.TB) (rows int, sum int64) {
 	return int(n[0]), n[1]
 }
 
-// Hold begins a transfer and leaves it open after its reads and writes: a transaction that a pause has to wait for.
-func (b *Bank) Hold(t testing.TB) { t.Helper(); b.ask(t, "hold") }
+// Hold begins a transfer and leaves it open after its reads and writes: a transaction that a pause has to wait for. One that loses against a
+// writer is tried again for up to a minute.
+func (b *Bank) Hold(t testing.TB) { t.Helper(); b.ask(t, "hold 60000") }
 
 // Release commits the transfer that Hold began.
 func (b *Bank) Release(t testing.TB) error {

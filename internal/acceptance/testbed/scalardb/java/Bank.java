@@ -42,7 +42,9 @@ import java.util.concurrent.ThreadLocalRandom;
  * commits FROM TO      commits between the two      ok COMMITS
  * sum MILLISECONDS     reads every account in one transaction, tried again until the time is over
  *                                                   ok ROWS SUM
- * hold                 begins a transfer and leaves it open, after its reads and writes    ok
+ * hold MILLISECONDS    begins a transfer and leaves it open, after its reads and writes; one that loses against another is tried
+ *                      again until the time is over
+ *                                                   ok
  * release              commits it                   ok
  * </pre>
  */
@@ -155,8 +157,7 @@ public final class Bank {
       case "sum":
         return sum(Long.parseLong(words[1]));
       case "hold":
-        held = manager.begin();
-        transfer(held);
+        hold(Long.parseLong(words[1]));
         return "ok";
       case "release":
         held.commit();
@@ -268,6 +269,25 @@ public final class Bank {
       throw new IllegalStateException("no account " + a.id + " in " + a.namespace + "." + a.table);
     }
     return row.get().getInt("balance");
+  }
+
+  private void hold(long milliseconds) throws Exception {
+    long deadline = System.currentTimeMillis() + milliseconds;
+    while (true) {
+      DistributedTransaction tx = manager.begin();
+      try {
+        transfer(tx);
+        held = tx;
+        return;
+      } catch (TransactionException e) {
+        // It read what a writer was just committing.
+        rollback(tx);
+        if (System.currentTimeMillis() > deadline) {
+          throw e;
+        }
+        Thread.sleep(100);
+      }
+    }
   }
 
   /** Missing rows are counted, not refused: a restored copy may lack some. */
