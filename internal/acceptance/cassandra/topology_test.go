@@ -13,7 +13,8 @@ func same(keyspace string) string { return keyspace }
 
 // sameTopology loses all data of all nodes, and restores them to the backup: the bank goes on with it.
 func (s *shop) sameTopology(t *testing.T) {
-	w := s.workspace(t, cores.OpenTofu(t), s.Addr, "0s")
+	// Long enough for the watch to see it, also on a busy machine.
+	w := s.workspace(t, cores.OpenTofu(t), s.Addr, "2s")
 	s.backup(t, w, "release", "release", direct)
 	s.take(t, w, "before the loss", backupAddress)
 	s.Bank.WaitForCommits(t, 20, limit) // what must not come back

@@ -68,7 +68,7 @@ func testBankWithoutPause(t *testing.T, b *bed) {
 		b.Bank.WaitForCommits(t, 20, limit)
 		var saw verdict
 		c := p.take(t, fmt.Sprintf("busy%d", i), map[string]engine.Source{
-			"orders": unheeded{Source: p.sources["orders"], quietly: p.quietOrders, delay: 600 * time.Millisecond, saw: &saw},
+			"orders": unheeded{Source: p.sources["orders"], quietly: p.quietOrders, saw: &saw, before: func(ctx context.Context) error { return b.Bank.AwaitCommits(ctx, 40) }},
 			"events": unheeded{Source: p.sources["events"], quietly: p.quietEvents, saw: &saw},
 		})
 		if saw.any() {
@@ -285,7 +285,7 @@ func (v *verdict) any() bool {
 // no stamp is too late for it.
 type unheeded struct {
 	engine.Source
-	delay   time.Duration // before the capture
+	before  func(context.Context) error // the fault: one storage is captured only after the bank has gone on
 	quietly func(context.Context, func() error) error
 	saw     *verdict
 }
@@ -315,11 +315,9 @@ func (s *unheededSession) Capture(ctx context.Context) error {
 	if err := s.witness.Capture(ctx); err != nil {
 		return err
 	}
-	if s.delay > 0 {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(s.delay): // the fault: one storage is captured later than the other
+	if s.before != nil {
+		if err := s.before(ctx); err != nil {
+			return err
 		}
 	}
 	return s.quietly(ctx, func() error {

@@ -305,9 +305,9 @@ func alive(pid int) bool {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for until := time.Now().Add(30 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for until := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(until) {
-			t.Fatalf("after 30 s: not %s", what)
+			t.Fatalf("after a minute: not %s", what)
 		}
 	}
 }
@@ -344,7 +344,7 @@ func (p *process) wantCleanedUp() {
 }
 
 func TestKilledRun(t *testing.T) {
-	p := start(t, 2, time.Minute)
+	p := start(t, 2, time.Hour)
 	dog := p.onlyWatchdog()
 	// It is on its own, and shows no secret.
 	session, _, err := sessionOf(dog)
@@ -370,9 +370,6 @@ func TestKilledRun(t *testing.T) {
 	p.kill()
 	eventually(t, "unpaused", func() bool { return !p.servers[0].Paused() && !p.servers[1].Paused() })
 	t.Logf("unpaused %s after the kill", time.Since(begun))
-	if took := time.Since(begun); took > 5*time.Second {
-		t.Errorf("it took %s", took)
-	}
 	p.wantCleanedUp()
 }
 

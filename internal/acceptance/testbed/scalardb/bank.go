@@ -2,6 +2,7 @@ package scalardb
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"os"
 	"strconv"
@@ -88,19 +89,30 @@ func (b *Bank) try(command string) ([]string, error) {
 
 func (b *Bank) numbers(t testing.TB, want int, format string, args ...any) []int64 {
 	t.Helper()
-	words := b.ask(t, format, args...)
+	numbers, err := b.tryNumbers(want, fmt.Sprintf(format, args...))
+	if err != nil {
+		t.Fatalf("the bank: %v\n%s", err, b.p.output())
+	}
+	return numbers
+}
+
+func (b *Bank) tryNumbers(want int, command string) ([]int64, error) {
+	words, err := b.try(command)
+	if err != nil {
+		return nil, err
+	}
 	var numbers []int64
 	for _, w := range words {
 		n, err := strconv.ParseInt(w, 10, 64)
 		if err != nil {
-			t.Fatalf("the bank: reading an answer: %v", err)
+			return nil, fmt.Errorf("reading the answer to %q: %w", command, err)
 		}
 		numbers = append(numbers, n)
 	}
 	if len(numbers) != want {
-		t.Fatalf("the bank: %d numbers in the answer to %q, want %d", len(numbers), format, want)
+		return nil, fmt.Errorf("%d numbers in the answer to %q, want %d", len(numbers), command, want)
 	}
-	return numbers
+	return numbers, nil
 }
 
 // StartWriters starts threads that move money until Stop.
@@ -121,6 +133,28 @@ func (b *Bank) WaitForCommits(t testing.TB, more int, limit time.Duration) {
 	t.Helper()
 	want := b.Stats(t).Commits + more
 	poll(t, limit, fmt.Sprintf("no %d more commits", more), func() bool { return b.Stats(t).Commits >= want })
+}
+
+// AwaitCommits is WaitForCommits for any goroutine: it fails no test, and ends with its context.
+func (b *Bank) AwaitCommits(ctx context.Context, more int) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for want := int64(-1); ; {
+		n, err := b.tryNumbers(4, "stats")
+		switch {
+		case err != nil:
+			return err
+		case want < 0:
+			want = n[0] + int64(more)
+		case n[0] >= want:
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %d more commits: %w", more, ctx.Err())
+		case <-tick.C:
+		}
+	}
 }
 
 // Gap is the longest time without a commit between the two instants, as the application saw it.

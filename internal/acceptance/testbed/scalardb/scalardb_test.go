@@ -41,6 +41,7 @@ func TestBed(t *testing.T) {
 	s.Bank.StartWriters(t, 4)
 	s.Bank.WaitForCommits(t, 50, time.Minute)
 
+	asked := time.Now()
 	pause(t, admin)
 	paused := time.Now()
 	if !s.Paused(t) {
@@ -55,6 +56,7 @@ func TestBed(t *testing.T) {
 	if after := s.Bank.Stats(t).Commits; after > before {
 		t.Errorf("%d commits through the paused server", after-before)
 	}
+	unpausing := time.Now()
 	unpause(t, admin)
 	unpaused := time.Now()
 
@@ -73,8 +75,14 @@ func TestBed(t *testing.T) {
 		t.Errorf("the writers saw a gap of %s, the pause lasted %s", gap.Duration(), unpaused.Sub(paused))
 	}
 	pauses := watch.Stop()
-	if len(pauses) != 1 || pauses[0].Duration() < unpaused.Sub(paused)/2 || pauses[0].Duration() > unpaused.Sub(paused)+time.Second {
-		t.Errorf("watched %v, want one pause of about %s", pauses, unpaused.Sub(paused))
+	if len(pauses) != 1 || pauses[0].From.Before(asked) || pauses[0].From.After(unpaused) || pauses[0].To.Before(unpausing) {
+		t.Errorf("watched %v, want one pause from between %s and %s to after %s", pauses, asked, unpaused, unpausing)
+	}
+	if n := watch.Denied(paused, unpausing); n > 0 {
+		t.Errorf("%d answers of the paused server that it is not", n)
+	}
+	if watch.Denied(asked.Add(-time.Minute), asked) == 0 || watch.Denied(unpaused, time.Now()) == 0 {
+		t.Error("the watch did not see the server unpaused before and after")
 	}
 	stats := s.Bank.Stats(t)
 	t.Logf("%+v; paused for %s", stats, unpaused.Sub(paused))

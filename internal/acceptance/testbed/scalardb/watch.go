@@ -26,6 +26,7 @@ type Watch struct {
 	mu     sync.Mutex
 	spans  []Interval // the last one is still open while paused is set
 	paused bool
+	denied []Interval // the questions that were answered with no, from asking to answer
 }
 
 // WatchPauses starts watching, until Stop or the end of the test.
@@ -46,13 +47,14 @@ func (w *Watch) run(ctx context.Context, conn *grpc.ClientConn) {
 	defer tick.Stop()
 	client := adminpb.NewAdminClient(conn)
 	for {
-		call, cancel := context.WithTimeout(ctx, time.Second)
+		call, cancel := context.WithTimeout(ctx, 10*time.Second)
+		asked := time.Now()
 		r, err := client.CheckPaused(call, &emptypb.Empty{})
 		cancel()
 		if ctx.Err() != nil {
 			return
 		}
-		w.saw(time.Now(), err == nil && r.GetPaused(), err != nil)
+		w.saw(Interval{From: asked, To: time.Now()}, err == nil && r.GetPaused(), err != nil)
 		select {
 		case <-ctx.Done():
 			return
@@ -62,9 +64,13 @@ func (w *Watch) run(ctx context.Context, conn *grpc.ClientConn) {
 }
 
 // saw notes an answer. A server that doesn't answer may be either: it ends no pause, unless it comes back unpaused.
-func (w *Watch) saw(at time.Time, paused, silent bool) {
+func (w *Watch) saw(asked Interval, paused, silent bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	at := asked.To
+	if !paused && !silent {
+		w.denied = append(w.denied, asked)
+	}
 	switch {
 	case silent:
 	case paused && !w.paused:
@@ -81,6 +87,20 @@ func (w *Watch) Pauses() []Interval {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return append([]Interval(nil), w.spans...)
+}
+
+// Denied counts the questions that were asked and answered within a span, and answered with no: the server was not paused all the time. That holds
+// however late a busy machine lets anybody ask, or notice an answer.
+func (w *Watch) Denied(from, to time.Time) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := 0
+	for _, d := range w.denied {
+		if !d.From.Before(from) && !d.To.After(to) {
+			n++
+		}
+	}
+	return n
 }
 
 // Stop ends the watching and returns the pauses.
