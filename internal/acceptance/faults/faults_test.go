@@ -27,8 +27,8 @@ import (
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/enginetest/adminserver"
 )
 
-// maxDuration of a pause in these tests: how long a stopped provider keeps the sandbox paused.
-const maxDuration = 2 * time.Second
+// maxDuration of a pause in these tests: how long a stopped provider keeps the sandbox paused, and how long a busy machine may take over a window that succeeds.
+const maxDuration = 4 * time.Second
 
 // limit of a single wait.
 const limit = 3 * time.Minute
@@ -41,7 +41,7 @@ terraform {
 provider "scalardb" {
   pause = {
     targets       = { main = { addresses = ["%s"] } }
-    drain_timeout = "1s"
+    drain_timeout = "2s"
     min_duration  = "0s"
     max_duration  = "%s"
   }

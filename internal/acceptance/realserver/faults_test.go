@@ -16,8 +16,8 @@ import (
 // testFaults kills the provider in every phase, and strikes a window in the other ways: everything is unpaused within seconds, no window is
 // claimed, and the next apply cleans up and succeeds. internal/acceptance/faults has every fault in every phase, on the sandbox.
 func testFaults(t *testing.T, b *bed) {
-	const longest = 3 * time.Second
-	w := b.workspace(t, cores.Oldest(t), settings{version: faultrun.Version, drain: "2s", longest: longest.String()})
+	const longest = 6 * time.Second
+	w := b.workspace(t, cores.Oldest(t), settings{version: faultrun.Version, drain: "4s", longest: longest.String()})
 	w.backup(t, "first", 0, `deletion_policy = "retain"`)
 	w.Init(t)
 	type strike struct {

@@ -84,6 +84,7 @@ func testOpenTransaction(t *testing.T, b *bed) {
 	if err := b.Bank.Release(t); err != nil {
 		t.Logf("the open transaction: %v", err)
 	}
+	w.provider(t, settings{})
 	w.succeeds(t)
 }
 
