@@ -108,7 +108,7 @@ func TestAccWatchdogOfS3(t *testing.T) {
 			if err := armed.Close(ctx); err != nil { // with a target that is paused: it goes on by itself
 				t.Fatal(err)
 			}
-			deadline := time.Now().Add(30 * time.Second)
+			deadline := time.Now().Add(2 * time.Minute)
 			for {
 				data, _, err := c.Read(ctx, engine.WatchdogLogName(runID))
 				if err == nil {

@@ -27,8 +27,12 @@ import (
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/enginetest/adminserver"
 )
 
-// maxDuration of a pause in these tests: how long a stopped provider keeps the sandbox paused, and how long a busy machine may take over a window that succeeds.
+// maxDuration of a pause in these tests: how long a stopped provider keeps the sandbox paused, and how long a busy machine may take over a window
+// that succeeds.
 const maxDuration = 4 * time.Second
+
+// farAway is max_duration where something else has to end the pause, long before.
+const farAway = 5 * faultrun.Slack
 
 // limit of a single wait.
 const limit = 3 * time.Minute
@@ -83,14 +87,14 @@ func newBed(t *testing.T, core cores.Core) *bed {
 			t.Error(err)
 		}
 	})
-	b.configure(t, "first")
+	b.configure(t, "first", maxDuration)
 	b.w.Init(t)
 	return b
 }
 
-func (b *bed) configure(t *testing.T, name string) {
+func (b *bed) configure(t *testing.T, name string, longest time.Duration) {
 	t.Helper()
-	b.w.Write(t, "main.tf", configuration, faultrun.Version, strings.Join(b.Addresses(), `", "`), maxDuration, b.catalog, name, b.Orders, b.Events)
+	b.w.Write(t, "main.tf", configuration, faultrun.Version, strings.Join(b.Addresses(), `", "`), longest, b.catalog, name, b.Orders, b.Events)
 }
 
 func (b *bed) paused() bool {
@@ -106,12 +110,16 @@ func TestFaultsInEveryPhase(t *testing.T) {
 		for _, phase := range engine.Phases() {
 			name := strings.ReplaceAll(fmt.Sprintf("%s-%s", phase, fault), " ", "-")
 			t.Run(name, func(t *testing.T) {
-				b.configure(t, name)
-				foreign := b.plant(t, name)
-				o := faultrun.Strike(t, b.w, phase, fault, maxDuration, b.paused)
-
 				// pause is entered before anything is paused, unpause while everything is.
 				wasPaused := phase == engine.PhaseCapture || phase == engine.PhaseConfirm || phase == engine.PhaseUnpause
+				longest := maxDuration
+				if wasPaused && fault != faultrun.Stop {
+					longest = farAway
+				}
+				b.configure(t, name, longest)
+				foreign := b.plant(t, name)
+				o := faultrun.Strike(t, b.w, phase, fault, longest, b.paused)
+
 				if o.WasPaused != wasPaused {
 					t.Errorf("paused when it struck: %v, want %v", o.WasPaused, wasPaused)
 				}
@@ -120,7 +128,7 @@ func TestFaultsInEveryPhase(t *testing.T) {
 				}
 				allowed := faultrun.Slack
 				if fault == faultrun.Stop {
-					allowed += maxDuration
+					allowed += longest
 				}
 				if o.WasPaused && o.Unpaused > allowed {
 					t.Errorf("paused for %s after the fault", o.Unpaused)
@@ -212,7 +220,7 @@ func TestTerraformDiesBeforeItStores(t *testing.T) {
 	b := newBed(t, cores.Oldest(t))
 	for _, name := range []string{"recorded", "cancelled"} {
 		t.Run(name, func(t *testing.T) {
-			b.configure(t, name)
+			b.configure(t, name, maxDuration)
 			apply, release := faultrun.Hold(t, b.w, engine.PhaseRecord)
 			done := func() bool {
 				_, recorded := os.Stat(filepath.Join(b.catalog, "backups", name, "manifest.json"))
@@ -317,7 +325,7 @@ func TestRepliesLostAndDelayed(t *testing.T) {
 		"lie":          {NoAct: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b.configure(t, name)
+			b.configure(t, name, maxDuration)
 			b.Servers[0].Inject(adminserver.Pause, fault)
 			started := time.Now()
 			r := b.w.Run(t, "apply", "-auto-approve", "-input=false", "-no-color")
@@ -347,7 +355,7 @@ func TestSomebodyElsesPauseIsLeftAlone(t *testing.T) {
 		t.Fatalf("the first apply failed:\n%s", r.All())
 	}
 	foreignPause(t, b.Servers[1])
-	b.configure(t, "second")
+	b.configure(t, "second", maxDuration)
 	r := b.w.Run(t, "apply", "-auto-approve", "-input=false", "-no-color")
 	if r.ExitCode == 0 || !strings.Contains(oneLine(r.All()), "paused already, by somebody else") {
 		t.Errorf("not refused:\n%s", r.All())

@@ -16,8 +16,7 @@ import (
 // testFaults kills the provider in every phase, and strikes a window in the other ways: everything is unpaused within seconds, no window is
 // claimed, and the next apply cleans up and succeeds. internal/acceptance/faults has every fault in every phase, on the sandbox.
 func testFaults(t *testing.T, b *bed) {
-	const longest = 6 * time.Second
-	w := b.workspace(t, cores.Oldest(t), settings{version: faultrun.Version, drain: "4s", longest: longest.String()})
+	w := b.workspace(t, cores.Oldest(t), settings{version: faultrun.Version})
 	w.backup(t, "first", 0, `deletion_policy = "retain"`)
 	w.Init(t)
 	type strike struct {
@@ -33,11 +32,17 @@ func testFaults(t *testing.T, b *bed) {
 	for _, s := range strikes {
 		name := strings.ReplaceAll(string(s.phase)+"-"+string(s.fault), " ", "-")
 		t.Run(name, func(t *testing.T) {
+			wasPaused := s.phase == engine.PhaseCapture || s.phase == engine.PhaseConfirm || s.phase == engine.PhaseUnpause
+			longest := 6 * time.Second
+			if wasPaused && s.fault != faultrun.Stop {
+				longest = 5 * faultrun.Slack // something else has to end the pause, long before
+			}
+			w.provider(t, settings{version: faultrun.Version, drain: "4s", longest: longest.String()})
 			w.backup(t, name, 0, `deletion_policy = "retain"`)
 			o := faultrun.Strike(t, w.Workspace, s.phase, s.fault, longest, func() bool { return b.isPaused(t) })
 
-			if want := s.phase == engine.PhaseCapture || s.phase == engine.PhaseConfirm || s.phase == engine.PhaseUnpause; o.WasPaused != want {
-				t.Errorf("paused when it struck: %v, want %v", o.WasPaused, want)
+			if o.WasPaused != wasPaused {
+				t.Errorf("paused when it struck: %v, want %v", o.WasPaused, wasPaused)
 			}
 			allowed := faultrun.Slack
 			if s.fault == faultrun.Stop {

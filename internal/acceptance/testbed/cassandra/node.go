@@ -141,7 +141,7 @@ func (n *Node) stop() error {
 // Kill ends it at once (SIGKILL).
 func (n *Node) Kill(t testing.TB) {
 	t.Helper()
-	if err := n.end(syscall.SIGKILL, 10*time.Second); err != nil {
+	if err := n.end(syscall.SIGKILL, time.Minute); err != nil {
 		t.Fatalf("killing node %s: %v", n.Address, err)
 	}
 }

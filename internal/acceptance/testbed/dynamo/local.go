@@ -27,7 +27,7 @@ import (
 var sources embed.FS
 
 // startTimeout is generous: it takes a second and a half alone.
-const startTimeout = 60 * time.Second
+const startTimeout = 2 * time.Minute
 
 // local is a DynamoDB Local process. It keeps the items of every scope apart by the access key, which is the account's number, and the region.
 type local struct {

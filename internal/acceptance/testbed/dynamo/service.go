@@ -463,7 +463,7 @@ func hangUp(w http.ResponseWriter) {
 // forward sends a call to DynamoDB Local.
 func (s *Service) forward(c Scope, op string, body []byte) ([]byte, error) {
 	// Not the client's context: an action that began is done and recorded, whoever has gone.
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		out, err := s.local.call(context.Background(), c, op, body)
 		// DynamoDB Local sometimes fails to make a table whose name one had that was just deleted.
 		if err == nil || op != "CreateTable" || !strings.Contains(err.Error(), "InternalFailure") || time.Now().After(deadline) {

@@ -57,7 +57,7 @@ func (unlimited) AddTokens(uint) error { return nil }
 // eventually polls until f holds.
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -65,7 +65,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("%s: not within 30 s", what)
+			t.Fatalf("%s: not within three minutes", what)
 		}
 	}
 }

@@ -49,7 +49,7 @@ type Server struct {
 }
 
 // startTimeout is generous: several servers may start at once on a small machine.
-const startTimeout = 60 * time.Second
+const startTimeout = 2 * time.Minute
 
 // Start installs and starts a server on a free port of the loopback interface.
 func Start(t testing.TB, o Options) *Server {

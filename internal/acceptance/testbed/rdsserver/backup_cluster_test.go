@@ -84,7 +84,7 @@ func testClusterRetained(t *testing.T, engine string) {
 			t.Fatal(err)
 		}
 		waiter := rds.NewDBInstanceDeletedWaiter(client, func(o *rds.DBInstanceDeletedWaiterOptions) { o.MinDelay, o.MaxDelay = poll, poll })
-		if err := waiter.Wait(ctx, &rds.DescribeDBInstancesInput{DBInstanceIdentifier: new(id + "-1")}, 20*time.Second); err != nil {
+		if err := waiter.Wait(ctx, &rds.DescribeDBInstancesInput{DBInstanceIdentifier: new(id + "-1")}, 2*time.Minute); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -98,7 +98,7 @@ func testClusterRetained(t *testing.T, engine string) {
 	gone := func(id string) {
 		t.Helper()
 		waiter := rds.NewDBClusterDeletedWaiter(client, func(o *rds.DBClusterDeletedWaiterOptions) { o.MinDelay, o.MaxDelay = poll, poll })
-		if err := waiter.Wait(ctx, &rds.DescribeDBClustersInput{DBClusterIdentifier: &id}, 20*time.Second); err != nil {
+		if err := waiter.Wait(ctx, &rds.DescribeDBClustersInput{DBClusterIdentifier: &id}, 2*time.Minute); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -299,7 +299,7 @@ func TestInstance(t *testing.T) {
 	refused(t, "a second deletion", err, "InvalidDBInstanceState")
 	s.Release()
 	waiter := rds.NewDBInstanceDeletedWaiter(client, func(o *rds.DBInstanceDeletedWaiterOptions) { o.MinDelay, o.MaxDelay = poll, poll })
-	if err := waiter.Wait(ctx, &rds.DescribeDBInstancesInput{DBInstanceIdentifier: new("source")}, 10*time.Second); err != nil {
+	if err := waiter.Wait(ctx, &rds.DescribeDBInstancesInput{DBInstanceIdentifier: new("source")}, 2*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	backups, err := client.DescribeDBInstanceAutomatedBackups(ctx, &rds.DescribeDBInstanceAutomatedBackupsInput{DbiResourceId: source.DbiResourceId})
@@ -496,7 +496,7 @@ func testSnapshot(t *testing.T, engine string) {
 func waitSnapshot(t *testing.T, client *rds.Client, id string) types.DBSnapshot {
 	t.Helper()
 	w := rds.NewDBSnapshotAvailableWaiter(client, func(o *rds.DBSnapshotAvailableWaiterOptions) { o.MinDelay, o.MaxDelay = poll, poll })
-	out, err := w.WaitForOutput(t.Context(), &rds.DescribeDBSnapshotsInput{DBSnapshotIdentifier: &id}, 20*time.Second)
+	out, err := w.WaitForOutput(t.Context(), &rds.DescribeDBSnapshotsInput{DBSnapshotIdentifier: &id}, 2*time.Minute)
 	if err != nil {
 		t.Fatalf("waiting for the snapshot %s: %v", id, err)
 	}
@@ -625,7 +625,7 @@ func testCluster(t *testing.T, engine string) {
 		t.Fatal(err)
 	}
 	waiter := rds.NewDBInstanceDeletedWaiter(client, func(o *rds.DBInstanceDeletedWaiterOptions) { o.MinDelay, o.MaxDelay = poll, poll })
-	if err := waiter.Wait(ctx, &rds.DescribeDBInstancesInput{DBInstanceIdentifier: new("one-1")}, 20*time.Second); err != nil {
+	if err := waiter.Wait(ctx, &rds.DescribeDBInstancesInput{DBInstanceIdentifier: new("one-1")}, 2*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	if err := connect(t, engine, int(*c.Port), secret).PingContext(ctx); err == nil {

@@ -37,7 +37,7 @@ type Server struct {
 	done <-chan struct{}
 }
 
-const startTimeout = 30 * time.Second
+const startTimeout = 2 * time.Minute
 
 // Start starts a server on a free port of the loopback interface.
 func Start(t testing.TB) *Server {

@@ -22,7 +22,7 @@ const (
 	backupID    = "nightly"
 	storageName = Storage
 	// prompt is how long anything may take that was cancelled.
-	prompt = 15 * time.Second
+	prompt = time.Minute
 )
 
 // now is the real time: the databases under test have no other.
