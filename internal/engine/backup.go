@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -375,15 +374,8 @@ func (r *run) pause(ctx context.Context) error {
 		}()
 	}
 	for range r.targets {
-		select {
-		case err := <-answers:
-			if err != nil {
-				return err
-			}
-		case <-ctx.Done():
-			return &Error{PhasePause, "", fmt.Errorf("waiting until every target is paused: %w", ctx.Err())}
-		case <-r.armed.Gone():
-			return &Error{PhasePause, "watchdog", errWatchdogGone}
+		if err := r.answer(ctx, PhasePause, answers, r.armed.Gone()); err != nil {
+			return err
 		}
 	}
 
@@ -480,8 +472,8 @@ func (r *run) capture(ctx context.Context) error {
 
 	left := len(r.sessions)
 	for {
-		if err := r.keeper.pulse(); err != nil {
-			return &Error{PhaseCapture, "", &VoidError{err.Error()}}
+		if err := r.awake(PhaseCapture); err != nil {
+			return err
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -599,8 +591,8 @@ func (r *run) confirm(ctx context.Context) error {
 		return err
 	}
 	// Last: whatever else was answered, this run must have been awake for it, and the watchdog must not have fired between.
-	if err := r.keeper.pulse(); err != nil {
-		return &Error{PhaseConfirm, "", &VoidError{err.Error()}}
+	if err := r.awake(PhaseConfirm); err != nil {
+		return err
 	}
 	if err := r.notFired(ctx); err != nil {
 		return err
@@ -776,21 +768,34 @@ func (r *run) await(ctx context.Context) error {
 	beating.Go(func() { r.beat(ctx) })
 	defer beating.Wait()
 	defer cancel()
-	var failed atomic.Bool
-	return each(slices.Sorted(maps.Keys(r.sessions)), func(name string) error {
+	names := slices.Sorted(maps.Keys(r.sessions))
+	failed := map[string]error{}
+	_ = each(names, func(name string) error { // each failure is in failed
 		c, err := r.sessions[name].Await(ctx)
-		if err != nil {
-			if failed.Swap(true) && errors.Is(err, context.Canceled) {
-				return nil // ended by the failure of another storage, which says why
-			}
-			cancel() // what the others still copy would be discarded anyway
-			return &Error{PhaseAwait, name, err}
-		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		if err != nil {
+			failed[name] = &Error{PhaseAwait, name, err}
+			cancel() // what the others still copy would be discarded anyway
+			return nil
+		}
 		r.captured[name] = c
 		return nil
 	})
+	// What was ended by the failure of another storage does not say why.
+	var why, ended []error
+	for _, name := range names {
+		switch err := failed[name]; {
+		case errors.Is(err, context.Canceled):
+			ended = append(ended, err)
+		case err != nil:
+			why = append(why, err)
+		}
+	}
+	if len(why) == 0 {
+		why = ended
+	}
+	return errors.Join(why...)
 }
 
 // beat renews the journal while captures are awaited, so that another machine's run does not take this one for dead.

@@ -106,6 +106,27 @@ func TestConfirmVoids(t *testing.T) {
 	}
 }
 
+// TestSlowIsNotAsleep: a target that drains for long, and a check that takes long, are no reason to give up a window.
+func TestSlowIsNotAsleep(t *testing.T) {
+	for name, prepare := range map[string]func(*world, *provider){
+		"drain": func(w *world, _ *provider) {
+			w.plan.drain = 20 * time.Second
+			w.target(address(1)).busyFor = 15 * time.Second
+		},
+		"confirm": func(w *world, _ *provider) { w.plan.slowConfirm = 15 * time.Second },
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, b, err := backUp(t, worldPlan{}, prepare, nil)
+			if err != nil || b.Manifest.Status != engine.StatusAvailable || !b.Recorded {
+				t.Errorf("there is no backup: %v", err)
+			}
+			if w := b.Manifest.Window; name == "drain" && w.DrainMS < 15_000 {
+				t.Errorf("it drained for %d ms", w.DrainMS)
+			}
+		})
+	}
+}
+
 // TestPauseIsConfirmed: a target that answered OK and is not paused is noticed before the window opens: nothing is captured.
 func TestPauseIsConfirmed(t *testing.T) {
 	w, b, err := backUp(t, worldPlan{pauseFault: map[string]string{address(1): "lie"}}, nil, func(*world, *provider) {

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -97,14 +98,42 @@ func (r *run) promptly(ctx context.Context, p Phase, checks []func(context.Conte
 		r.strays.Go(func() { answers <- check(ctx) })
 	}
 	for range checks {
+		if err := r.answer(ctx, p, answers, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// answer waits for the next answer to calls that were made while targets are paused, or about to be. All the while it looks whether this process
+// is awake: a call that takes long, to a server that drains or a slow database, must not look like a process that stood still.
+func (r *run) answer(ctx context.Context, p Phase, answers <-chan error, gone <-chan struct{}) error {
+	for {
+		if err := r.awake(p); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return &Error{p, "", fmt.Errorf("waiting for answers: %w", ctx.Err())}
+		}
+		pulse, stop := r.Clock.WithTimeout(ctx, pulseInterval)
 		select {
 		case err := <-answers:
-			if err != nil {
-				return err
-			}
-		case <-ctx.Done():
-			return &Error{p, "", ctx.Err()}
+			stop()
+			return err
+		case <-gone:
+			stop()
+			return &Error{p, "watchdog", errWatchdogGone}
+		case <-pulse.Done():
+			stop()
 		}
+	}
+}
+
+// awake fails when this process stood still since it was last asked, or the wall clock stepped. Whoever waits while targets are paused asks
+// every pulseInterval.
+func (r *run) awake(p Phase) error {
+	if err := r.keeper.pulse(); err != nil {
+		return &Error{p, "", &VoidError{err.Error()}}
 	}
 	return nil
 }

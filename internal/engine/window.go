@@ -93,7 +93,7 @@ func newTimekeeper(c Clock) *timekeeper {
 	return &timekeeper{clock: c, wall: c.Now(), boot: boot, lastPulse: boot}
 }
 
-// pulse is called every pulseInterval by the one goroutine that holds the window.
+// pulse is called every pulseInterval by the one goroutine that waits for everybody else, from the first Pause to the end of confirm.
 func (k *timekeeper) pulse() error {
 	boot := k.clock.Boot()
 	k.slept = max(k.slept, boot-k.lastPulse)

@@ -74,6 +74,7 @@ type worldPlan struct {
 	failing     map[string]string  // storage/step to "error", "hang", "effect" (an error after it took effect)
 	pauseFault  map[string]string  // target to "lose", "delay", "lie", "refuse", "abort"
 	slowDrain   map[string]bool    // never drains in time
+	slowConfirm time.Duration      // of a storage
 	foreign     string             // target that somebody else paused before the run
 	catalogFail map[string]float64 // operation to probability
 	deafLift    map[string]time.Duration
@@ -619,7 +620,10 @@ func (s *simSession) witness() error {
 }
 
 func (s *simSession) Confirm(ctx context.Context) error {
-	return errors.Join(s.step(ctx, "confirm", func() { s.ended = time.Now() }))
+	if err := sleep(ctx, s.w.plan.slowConfirm); err != nil {
+		return err
+	}
+	return s.step(ctx, "confirm", func() { s.ended = time.Now() })
 }
 
 func (s *simSession) Await(ctx context.Context) (engine.Captured, error) {
