@@ -111,6 +111,9 @@ func (w *world) addTarget(a string) {
 	if w.chance(2, "busy", a) == 0 {
 		t.busyFor = time.Duration(w.chance(int64(200*time.Millisecond), "busy for", a))
 	}
+	if w.chance(8, "long", a) == 0 {
+		t.busyFor = time.Duration(w.chance(int64(w.plan.drain), "busy for long", a))
+	}
 	if w.plan.slowDrain[a] {
 		t.busyFor = w.plan.drain + time.Second
 	}

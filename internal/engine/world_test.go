@@ -119,6 +119,9 @@ func draw(seed uint64) worldPlan {
 		min: upTo(3 * time.Second), drain: time.Second + upTo(9*time.Second), latency: time.Millisecond + upTo(20*time.Millisecond),
 		failing: map[string]string{}, pauseFault: map[string]string{}, slowDrain: map[string]bool{}, catalogFail: map[string]float64{}, deafLift: map[string]time.Duration{},
 	}
+	if chance(0.1) {
+		p.slowConfirm = upTo(10 * time.Second)
+	}
 	if chance(0.15) {
 		return p // a healthy world must give a backup
 	}

@@ -73,7 +73,7 @@ func testForeignWriter(t *testing.T, b *bed) {
 	w.succeeds(t)
 }
 
-// testOpenTransaction: a transaction that does not end within drain_timeout.
+// testOpenTransaction: a transaction that does not end within drain_timeout, and one that does.
 func testOpenTransaction(t *testing.T, b *bed) {
 	w := b.workspace(t, cores.Oldest(t), settings{drain: "1s"})
 	w.backup(t, "b", 0, "")
@@ -84,8 +84,23 @@ func testOpenTransaction(t *testing.T, b *bed) {
 	if err := b.Bank.Release(t); err != nil {
 		t.Logf("the open transaction: %v", err)
 	}
-	w.provider(t, settings{})
-	w.succeeds(t)
+
+	// One that ends within it, after longer than a process may stand still.
+	w.provider(t, settings{drain: "60s", longest: "90s"})
+	b.Bank.Hold(t)
+	apply := w.Start(t, "apply", "-no-color", "-auto-approve")
+	poll.Until(t, limit, "the server is not paused", func() bool { return b.isPaused(t) }, apply.Output)
+	draining := time.Now()
+	poll.Until(t, limit, "no time passes", func() bool { return time.Since(draining) > 5*time.Second }, apply.Output)
+	if err := b.Bank.Release(t); err != nil {
+		t.Logf("the open transaction: %v", err)
+	}
+	if r := apply.Wait(t, limit); r.ExitCode != 0 {
+		t.Fatalf("the apply failed, exit code %d:\n%s", r.ExitCode, r.All())
+	}
+	if got := windowOf(t, w.Values(t, backupAddress)["pause_window"]); got.DrainMS < 5000 {
+		t.Errorf("the window %+v did not wait for the open transaction", got)
+	}
 }
 
 // testRestartInWindow: the server crashes in the window and is back, unpaused, before its end.
