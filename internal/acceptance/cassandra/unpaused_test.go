@@ -37,7 +37,7 @@ func (s *shop) withoutPause(t *testing.T) {
 	s.unchanged(t, w, before)
 
 	// One is enough, and by chance it may be right.
-	const most = 5
+	const most = 10
 	b := blind(t, s.cluster.Nodes[0].JolokiaPort, 400*time.Millisecond)
 	caught, wrong, copies := 0, 0, 0
 	for i := 0; i < most && wrong == 0; i++ {
@@ -56,6 +56,9 @@ func (s *shop) withoutPause(t *testing.T) {
 			if w.Values(t, restoreAddress)["scalardb_properties"] != nil {
 				t.Error("what was not verified is handed out")
 			}
+		case r.ExitCode != 0 && strings.Contains(oneLine(r.All()), "was written"):
+			// The driver reads the counters in the quickest way, which on a busy machine may be CQL: nothing is in front of that.
+			t.Logf("copy %d was refused by the write witness, which was not blind", i)
 		case r.ExitCode != 0:
 			t.Errorf("copy %d: verification did not come to a verdict:\n%s", i, r.All())
 		default:
