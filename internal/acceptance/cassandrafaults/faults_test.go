@@ -49,7 +49,7 @@ func (b *bed) killed(t *testing.T, name string, phase engine.Phase) {
 		b.pausing(t, name, 0, shortest)
 	}
 	o := faultrun.Strike(t, b.w, phase, faultrun.KillProvider, longest, b.server.Paused)
-	if want := phase == engine.PhaseCapture || phase == engine.PhaseConfirm || phase == engine.PhaseUnpause; o.WasPaused != want {
+	if want := faultrun.PausedAt(phase); o.WasPaused != want {
 		t.Errorf("paused when it struck: %v, want %v", o.WasPaused, want)
 	}
 	if o.WasPaused && o.Unpaused > faultrun.Slack {

@@ -39,6 +39,19 @@ const limit = 3 * time.Minute
 // Slack is what a busy machine may add to a pause after a fault: milliseconds on one that is not.
 const Slack = 5 * time.Second
 
+// PausedAt says whether targets are paused at the entry of a phase: pause is entered before anything is paused, unpause while everything is.
+func PausedAt(p engine.Phase) bool {
+	return p == engine.PhaseCapture || p == engine.PhaseConfirm || p == engine.PhaseUnpause
+}
+
+// MaxDuration of the pause that a fault strikes. It is far away where something else has to end the pause, long before; otherwise it is short.
+func MaxDuration(p engine.Phase, f Fault, short time.Duration) time.Duration {
+	if PausedAt(p) && f != Stop {
+		return 5 * Slack
+	}
+	return short
+}
+
 // Version of the provider with fault injection.
 const Version = "1.0.1"
 

@@ -31,9 +31,6 @@ import (
 // that succeeds.
 const maxDuration = 4 * time.Second
 
-// farAway is max_duration where something else has to end the pause, long before.
-const farAway = 5 * faultrun.Slack
-
 // limit of a single wait.
 const limit = 3 * time.Minute
 
@@ -110,18 +107,13 @@ func TestFaultsInEveryPhase(t *testing.T) {
 		for _, phase := range engine.Phases() {
 			name := strings.ReplaceAll(fmt.Sprintf("%s-%s", phase, fault), " ", "-")
 			t.Run(name, func(t *testing.T) {
-				// pause is entered before anything is paused, unpause while everything is.
-				wasPaused := phase == engine.PhaseCapture || phase == engine.PhaseConfirm || phase == engine.PhaseUnpause
-				longest := maxDuration
-				if wasPaused && fault != faultrun.Stop {
-					longest = farAway
-				}
+				longest := faultrun.MaxDuration(phase, fault, maxDuration)
 				b.configure(t, name, longest)
 				foreign := b.plant(t, name)
 				o := faultrun.Strike(t, b.w, phase, fault, longest, b.paused)
 
-				if o.WasPaused != wasPaused {
-					t.Errorf("paused when it struck: %v, want %v", o.WasPaused, wasPaused)
+				if want := faultrun.PausedAt(phase); o.WasPaused != want {
+					t.Errorf("paused when it struck: %v, want %v", o.WasPaused, want)
 				}
 				if o.WasPaused {
 					worst[fault] = max(worst[fault], o.Unpaused)

@@ -32,17 +32,13 @@ func testFaults(t *testing.T, b *bed) {
 	for _, s := range strikes {
 		name := strings.ReplaceAll(string(s.phase)+"-"+string(s.fault), " ", "-")
 		t.Run(name, func(t *testing.T) {
-			wasPaused := s.phase == engine.PhaseCapture || s.phase == engine.PhaseConfirm || s.phase == engine.PhaseUnpause
-			longest := 6 * time.Second
-			if wasPaused && s.fault != faultrun.Stop {
-				longest = 5 * faultrun.Slack // something else has to end the pause, long before
-			}
+			longest := faultrun.MaxDuration(s.phase, s.fault, 6*time.Second)
 			w.provider(t, settings{version: faultrun.Version, drain: "4s", longest: longest.String()})
 			w.backup(t, name, 0, `deletion_policy = "retain"`)
 			o := faultrun.Strike(t, w.Workspace, s.phase, s.fault, longest, func() bool { return b.isPaused(t) })
 
-			if o.WasPaused != wasPaused {
-				t.Errorf("paused when it struck: %v, want %v", o.WasPaused, wasPaused)
+			if want := faultrun.PausedAt(s.phase); o.WasPaused != want {
+				t.Errorf("paused when it struck: %v, want %v", o.WasPaused, want)
 			}
 			allowed := faultrun.Slack
 			if s.fault == faultrun.Stop {
