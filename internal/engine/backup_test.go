@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/clock"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/verify"
 )
 
@@ -322,6 +324,17 @@ func restoreTest(t *testing.T, w *world, preparedAt func(started time.Time) time
 }
 
 func monthOld(started time.Time) time.Time { return started.Add(-30 * 24 * time.Hour) }
+
+// TestVerificationKnowsTheClocks: verification has the window's start by the clock of each storage that was measured, and never too late.
+func TestVerificationKnowsTheClocks(t *testing.T) {
+	started := time.UnixMilli(1_700_000_000_000)
+	m := engine.Manifest{Window: engine.PauseWindow{StartedAt: started, ClockBounds: map[string]engine.ClockBoundMS{"behind": {-2000, 7}, "ahead": {500, 0}}}}
+	q := engine.VerifyRequest(m, engine.VerifySettings{}, nil, clock.System{}, nil)
+	want := map[string]time.Time{"behind": started.Add(-2008 * time.Millisecond), "ahead": started.Add(499 * time.Millisecond)}
+	if !maps.EqualFunc(q.Window.Opened, want, time.Time.Equal) {
+		t.Errorf("%v, want %v", q.Window.Opened, want)
+	}
+}
 
 // TestRestoreProvesItself: available only when verification passed; the record tells what exists either way.
 func TestRestoreProvesItself(t *testing.T) {

@@ -408,9 +408,13 @@ func (r *restore) verify(ctx context.Context) error {
 // VerifyRequest is what verification needs to know of a backup whose copies readers read.
 func VerifyRequest(m Manifest, s VerifySettings, readers map[string]verify.Storage, clock Clock, progress func(string, map[string]any)) verify.Request {
 	q := verify.Request{
-		Storages: readers, Coordinator: s.Coordinator, Window: &verify.Window{From: m.Window.StartedAt, Until: m.Window.EndedAt},
+		Storages: readers, Coordinator: s.Coordinator, Window: &verify.Window{From: m.Window.StartedAt, Until: m.Window.EndedAt, Opened: map[string]time.Time{}},
 		Drain: m.Pause.Drain, ServerClockBound: s.ServerClockBound, OnePhaseCommit: s.OnePhaseCommit, AsyncCommit: s.AsyncCommit,
 		Expected: map[string]verify.Expected{}, Now: clock.Now(), Clock: clock, Progress: progress,
+	}
+	for name, b := range m.Window.ClockBounds {
+		// The clocks that stamp writes may go in steps of a millisecond.
+		q.Window.Opened[name] = m.Window.StartedAt.Add(time.Duration(b.OffsetMS-b.UncertaintyMS-1) * time.Millisecond)
 	}
 	for name, record := range m.Storages {
 		if _, ok := readers[name]; !ok {

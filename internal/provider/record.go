@@ -115,7 +115,7 @@ func verificationAttribute(text string) schema.SingleNestedAttribute {
 		Attributes: map[string]attribute{
 			"passed":       schema.BoolAttribute{Computed: true, MarkdownDescription: "Whether there is no violation."},
 			"violations":   computedInt("Number of violations."),
-			"leftovers":    computedInt("Records that crashed clients left unfinished before the window. ScalarDB recovers them when they are read; they pass."),
+			"leftovers":    computedInt("Records that were left unfinished before the window: by clients that crashed, or by ScalarDB itself, which does not insist on marking the records of a transaction that is decided. ScalarDB recovers them when they are read; they pass."),
 			"unverifiable": computedInt("Old committed records without a coordinator entry (finished transactions removed, one-phase commit, imported rows): nothing proves or disproves them; they pass."),
 			"records":      computedInt("Number of records scanned."),
 			"not_covered":  schema.ListAttribute{Computed: true, ElementType: types.StringType, MarkdownDescription: "Tables without transaction columns, as `storage/namespace.table`: the rules say nothing of them."},

@@ -14,8 +14,9 @@
 //
 // # What it refuses although it may be right
 //
-// A client that crashed within Drain + 15 s + ServerClockBound before the window leaves a PREPARED record that looks like one in flight, and a storage with
-// asynchronous commit, undeclared, looks cut in half. Take the backup again, or declare the storage (Request.AsyncCommit).
+// A client that crashed within Drain + 15 s + ServerClockBound before the window leaves a PREPARED record that looks like one in flight. A storage with
+// asynchronous commit, undeclared, looks cut in half, and so does a record that ScalarDB failed to mark, if its transaction was decided so shortly before the window that
+// no clock tells it from one that was not paused. Take the backup again, or declare the storage (Request.AsyncCommit).
 //
 // A report that passes says that no rule found a violation: the window and its witnesses, recorded when the backup was taken, are the other half of the proof.
 package verify

@@ -5,7 +5,7 @@ package verify
 type Report struct {
 	Passed     bool          `json:"passed"`
 	Violations int64         `json:"violations"`
-	Leftovers  int64         `json:"leftovers"`    // old PREPARED/DELETED records of crashed clients; ScalarDB recovers them lazily
+	Leftovers  int64         `json:"leftovers"`    // PREPARED/DELETED records that ScalarDB recovers lazily: old ones, and those of transactions that were decided before the window
 	Unverif    int64         `json:"unverifiable"` // committed records without a coordinator entry that may be right: old, imported, or one-phase
 	Records    int64         `json:"records"`
 	Tables     []TableReport `json:"tables"`

@@ -31,9 +31,11 @@ var settle = [...]time.Duration{time.Second, 4 * time.Second, 10 * time.Second}
 
 // Run verifies storages that were captured or restored in one pause window by four rules, or live ones (no Window) by the third alone:
 //
-//  1. in flight: no record is PREPARED or DELETED since "recent", which is Drain + 15 s + ServerClockBound before the window. Older ones are leftovers of crashed clients.
+//  1. in flight: no record is PREPARED or DELETED since "recent", which is Drain + 15 s + ServerClockBound before the window, unless its transaction was decided before
+//     the window. Older ones are leftovers of crashed clients, the others are leftovers of transactions whose records could not be marked.
 //  2. late: no record was committed, and no coordinator entry created, later than ServerClockBound after the window opened.
-//  3. atomic: no record is COMMITTED by a transaction that the coordinator says is ABORTED; none is PREPARED by one that is COMMITTED, if either happened since "recent";
+//  3. atomic: no record is COMMITTED by a transaction that the coordinator says is ABORTED; none is PREPARED by one that is COMMITTED, if either happened since "recent" and the
+//     transaction was not decided before the window;
 //     none was committed since "recent" without a coordinator entry (unless one-phase commit is declared for its storage); none has a state that no record has.
 //  4. complete: every table of the manifest is there with its witnesses.
 //
@@ -67,10 +69,12 @@ type run struct {
 
 	since     int64 // "recent", ms
 	lateAfter int64
-	jobs      []*job
-	missing   []TableReport
-	uncovered []string
-	coord     *TableReport
+	// Entries that are older were there before anything was captured: by the servers' clocks (ms), and by that of the coordinator's storage (µs).
+	createdBefore, writtenBefore int64
+	jobs                         []*job
+	missing                      []TableReport
+	uncovered                    []string
+	coord                        *TableReport
 
 	mu   sync.Mutex // serializes Progress and done
 	done int
@@ -117,6 +121,7 @@ func prepare(ctx context.Context, q Request) (*run, error) {
 	if q.Window != nil {
 		r.since = q.Window.From.Add(-recent).UnixMilli()
 		r.lateAfter = q.Window.From.Add(q.ServerClockBound).UnixMilli()
+		r.createdBefore = q.Window.From.Add(-q.ServerClockBound).UnixMilli()
 	} else {
 		if q.Clock == nil {
 			return nil, errors.New("verifying live storages needs a clock")
@@ -136,6 +141,11 @@ func prepare(ctx context.Context, q Request) (*run, error) {
 	if err := r.findCoordinator(r.ctx); err != nil {
 		r.cancel()
 		return nil, err
+	}
+	if q.Window != nil {
+		if at, measured := q.Window.Opened[r.Request.Coordinator]; measured {
+			r.writtenBefore = at.UnixMicro()
+		}
 	}
 	if err := r.listTables(r.ctx); err != nil {
 		r.cancel()
@@ -305,22 +315,31 @@ func (r *run) invalid(ctx context.Context, j *job, n int64) error {
 	})
 }
 
+// decidedBefore says that the transaction had its entry before anything was captured. All its records were prepared by then, and so are in every copy: ScalarDB rolls
+// them forward or back as one, whenever they are read next. Such records are there after a perfect pause: ScalarDB answers its client once the entry is written, and
+// only tries to mark the records. On Cassandra, where two conditional updates of one row may end with neither knowing its outcome, that fails every day.
+func (r *run) decidedBefore(e Entry) bool {
+	return e.CreatedAt != 0 && e.CreatedAt < r.createdBefore || e.WrittenAt != 0 && e.WrittenAt < r.writtenBefore
+}
+
 // uncommitted looks at every PREPARED and DELETED record: rule 1, and rule 3's half about them.
 func (r *run) uncommitted(ctx context.Context, j *job, inFlight int64) error {
 	async := r.AsyncCommit[j.storage]
 	err := r.lookUp(ctx, j, RecordFilter{States: []int{StatePrepared, StateDeleted}}, func(rec Record, e Entry, found bool) {
 		recent := rec.PreparedAt >= r.since || rec.PreparedAt == 0
 		what := fmt.Sprintf("%s: %s since %s by transaction %s", rec.Key, stateName(rec.State), stamp(rec.PreparedAt), orNone(rec.TxID))
-		if async && found && recent {
-			// The transaction is decided, only its marks are missing.
-			inFlight--
-			j.report.Leftovers++
+		if found && (async || r.decidedBefore(e)) {
+			// Only its marks are missing.
+			if recent {
+				inFlight--
+				j.report.Leftovers++
+			}
 			return
 		}
 		if recent && r.Window != nil {
 			j.sample(RuleInFlight, what)
 		}
-		if !async && found && e.State == StateCommitted && (recent || e.CreatedAt >= r.since) {
+		if found && e.State == StateCommitted && (recent || e.CreatedAt >= r.since) {
 			r.suspect(j, rec, what+", which the coordinator says is COMMITTED")
 		}
 	})

@@ -102,7 +102,8 @@ type Record struct {
 // Entry is one coordinator entry.
 type Entry struct {
 	State     int
-	CreatedAt int64
+	CreatedAt int64 // ms, by the clock of a ScalarDB server
+	WrittenAt int64 // µs, by the clock of the storage itself; 0 where it does not tell
 }
 
 // Expected is what the manifest says a storage must hold (rule 4).
@@ -154,4 +155,8 @@ type Request struct {
 }
 
 // Window is the pause window that the copies were taken in.
-type Window struct{ From, Until time.Time }
+type Window struct {
+	From, Until time.Time
+	// Opened is From by the clock of each storage whose clock was measured: the earliest that it may have shown. Nothing was captured before. May be nil.
+	Opened map[string]time.Time
+}

@@ -44,6 +44,11 @@ type Options struct {
 	GroupCommit bool
 	OnePhase    bool // transactions within one storage leave no coordinator entry
 	Async       bool // records are marked only after the client was answered
+	// Unmarked is the share of records whose mark fails after a commit, of which nobody is told.
+	Unmarked float64
+	// Stamps lets the coordinator's storage tell when entries were written, by a clock that is Ahead of the true time.
+	Stamps bool
+	Ahead  int64
 }
 
 // change is one atomic write to one storage.
@@ -140,6 +145,9 @@ func (w *world) write(now int64, storage string, key int, r *Row) {
 func (w *world) put(now int64, e verify.StoredEntry) bool {
 	if _, ok := w.entries[e.TxID]; ok {
 		return false
+	}
+	if w.Stamps {
+		e.WrittenAt = (now + w.Ahead) * 1000
 	}
 	w.entries[e.TxID] = e
 	w.h.changes = append(w.h.changes, change{at: now, storage: w.Coordinator, key: -1, entry: e})
@@ -350,7 +358,9 @@ func (w *world) commit(now int64, t *tx) {
 			return
 		}
 		w.after(now, delay, func(now int64) {
-			w.mark(now, clock, a, t.id)
+			if w.Unmarked == 0 || w.rng.Float64() >= w.Unmarked {
+				w.mark(now, clock, a, t.id)
+			}
 			if i+1 == len(t.moves) && !w.Async {
 				w.next(now, t)
 			}

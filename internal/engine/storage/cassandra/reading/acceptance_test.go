@@ -333,15 +333,20 @@ func (b *bed) violations(t *testing.T) {
 	entry := func(id string, state int, at int64, children any) {
 		b.exec(t, "INSERT INTO guilty_coordinator.state (tx_id, tx_state, tx_created_at, tx_child_ids) VALUES (?, ?, ?, ?)", id, state, at, children)
 	}
-	entry(parent, 3, window-20, "c1,c2")
+	entry(parent, 3, window, "c1,c2")
 	entry(parent+":lone", 4, start, nil)
 	entry("aborted", 4, start, nil)
 	entry("committed", 3, window-10, nil)
-	run := func() verify.Report {
+	entry("unmarked", 3, window-9, nil)
+	// As ScalarDB writes it: a node stamps it. By the server's clock it may be of the window.
+	stamped := time.Now()
+	b.exec(t, "INSERT INTO guilty_coordinator.state (tx_id, tx_state, tx_created_at) VALUES ('stamped', 3, ?) IF NOT EXISTS", window)
+	run := func(opened time.Time) verify.Report {
 		t.Helper()
 		r := b.reader(t, b.config(), reading.Settings{Keyspaces: []string{"lines"}, Rename: map[string]string{"lines": "guilty", "coordinator": "guilty_coordinator", "scalardb": "none"}, PageSize: 100})
-		report, err := verify.Run(t.Context(), verify.Request{Storages: map[string]verify.Storage{"c": r}, Window: &verify.Window{From: time.UnixMilli(window), Until: time.UnixMilli(window + 100)},
-			Expected: map[string]verify.Expected{"c": {HasCoordinator: true, CoordinatorNewest: window - 10, Tables: []verify.ExpectedTable{{Namespace: "lines", Name: "lines", Rows: n + 5}}}}, MaxSamples: 10})
+		report, err := verify.Run(t.Context(), verify.Request{Storages: map[string]verify.Storage{"c": r}, Window: &verify.Window{From: time.UnixMilli(window), Until: time.UnixMilli(window + 100),
+			Opened: map[string]time.Time{"c": opened}},
+			Expected: map[string]verify.Expected{"c": {HasCoordinator: true, CoordinatorNewest: window, Tables: []verify.ExpectedTable{{Namespace: "lines", Name: "lines", Rows: n + 7}}}}, MaxSamples: 10})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -352,8 +357,13 @@ func (b *bed) violations(t *testing.T) {
 	row(3, "gone", 1, start-100_000, nil)         // left over by a dead client
 	row(4, "old", 3, start-100, start-90)         // of a transaction that was removed from the coordinator
 	row(5, "committed", 3, window-30, window-10)
-	if r := run(); !r.Passed || r.Leftovers != 1 || r.Unverif != 2 {
+	row(20, "unmarked", 1, window-30, nil) // decided before the window: by the server's clock
+	row(21, "stamped", 2, window-30, nil)  // by the node's
+	if r := run(time.Now().Add(time.Second)); !r.Passed || r.Leftovers != 3 || r.Unverif != 2 {
 		t.Fatalf("the innocent table: %+v", r)
+	}
+	if r := run(stamped.Add(-time.Second)); r.Violations != 2 || r.Leftovers != 2 || !strings.Contains(fmt.Sprint(r.Tables), "seqNo=21: DELETED since") {
+		t.Errorf("an entry that was written after the window opened: %+v", r)
 	}
 	row(5, "flying", 1, window-3, nil)                // rule 1
 	row(4, "late", 3, window-1, window+50)            // rule 2, and 3: nobody knows it
@@ -363,7 +373,7 @@ func (b *bed) violations(t *testing.T) {
 	row(8, "odd", 9, start, start)                    // rule 3: no state at all
 	row(9, parent+":nobody", 3, window-30, window-20) // rule 3: the group does not name it
 	entry("coordinator's late", 3, window+9, nil)     // rule 2
-	r := run()
+	r := run(stamped.Add(-time.Second))
 	got := map[string]int64{}
 	var samples []string
 	for _, table := range r.Tables {
@@ -372,12 +382,12 @@ func (b *bed) violations(t *testing.T) {
 		}
 		samples = append(samples, table.Samples...)
 	}
-	if want := map[string]int64{verify.RuleInFlight: 2, verify.RuleLate: 2, verify.RuleAtomic: 6, verify.RuleComplete: 2}; !maps.Equal(got, want) {
+	if want := map[string]int64{verify.RuleInFlight: 3, verify.RuleLate: 2, verify.RuleAtomic: 7, verify.RuleComplete: 2}; !maps.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 	all := strings.Join(samples, "\n")
 	for _, want := range []string{"accountId=-1,seqNo=3: COMMITTED at", "accountId=-1,seqNo=5: PREPARED since", "accountId=-1,seqNo=8: state 9", "transaction late, after the window opened",
-		parent + ":lone, which the coordinator says is ABORTED", parent + ":nobody, which the coordinator does not know", parent + ":c2, which the coordinator says is COMMITTED", "the backup had 2005"} {
+		parent + ":lone, which the coordinator says is ABORTED", parent + ":nobody, which the coordinator does not know", parent + ":c2, which the coordinator says is COMMITTED", "the backup had 2007"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("no sample says %q:\n%s", want, all)
 		}

@@ -27,6 +27,9 @@ func entryColumns(t *table) []string {
 	return columns
 }
 
+// writeTime is when an entry was written, in µs. ScalarDB writes it on a condition: so it is a node that stamped it, not the client, when the write began.
+var writeTime = "WRITETIME(" + ddl.Quote(colState) + ")"
+
 func decodeEntry(columns []string) func(scan func(...any) error) (verify.StoredEntry, error) {
 	return func(scan func(...any) error) (e verify.StoredEntry, err error) {
 		dest := []any{&e.TxID, &e.State, &e.CreatedAt, &e.ChildIDs}
@@ -80,11 +83,13 @@ func (r *Reader) Coordinator(ctx context.Context, txIDs []string) (map[string]ve
 func (r *Reader) lookUp(ctx context.Context, t *table, ids []string) (out []verify.StoredEntry, err error) {
 	columns := entryColumns(t)
 	decode := decodeEntry(columns)
-	statement := fmt.Sprintf("SELECT %s FROM %s WHERE %s IN ?", quoted(columns), t.cql(), ddl.Quote(colTxID))
+	statement := fmt.Sprintf("SELECT %s, %s FROM %s WHERE %s IN ?", quoted(columns), writeTime, t.cql(), ddl.Quote(colTxID))
 	q := Query{Statement: statement, Args: []any{ids}, Consistency: r.s.Consistency, PageSize: len(ids)}
 	for {
 		next, err := r.page(ctx, r.points, q, nil, func(scan func(...any) error) error {
-			e, err := decode(scan)
+			var written int64
+			e, err := decode(func(dest ...any) error { return scan(append(dest, &written)...) })
+			e.WrittenAt = written
 			out = append(out, e)
 			return err
 		})

@@ -114,7 +114,7 @@ func (c *cluster) bank(s *verifytest.Store, groups bool) {
 	full = c.table("coordinator", "state", columns...)
 	rows = nil
 	for id, e := range s.Entries {
-		v := values{colTxID: id, colState: e.State, colCreatedAt: e.CreatedAt}
+		v := values{colTxID: id, colState: e.State, colCreatedAt: e.CreatedAt, "WRITETIME(" + colState + ")": e.WrittenAt}
 		if e.ChildIDs != "" {
 			v[colChildIDs] = e.ChildIDs
 		}

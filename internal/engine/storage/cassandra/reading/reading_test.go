@@ -27,13 +27,13 @@ import (
 var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).UnixMilli()
 
 // TestVerification: a verification through the reader says the same, to the last sample, as one of the plain copies: of consistent cuts and of bad ones, with crashes, group
-// commit and one-phase commit, while every seventh request fails.
+// commit and one-phase commit, and with records that were not marked, while every seventh request fails.
 func TestVerification(t *testing.T) {
 	passed := map[bool]int{}
 	for seed := range uint64(24) {
 		h := verifytest.Make(verifytest.Options{Seed: seed, Start: start, Duration: 3000, Storages: []string{"a", "b"}, Coordinator: "b", Accounts: 260, Threads: 6, Think: 20, PauseAt: start + 1500,
-			Crash: 0.02 * float64(seed%3), CrashUntil: start + 1500, GroupCommit: seed%2 == 1, OnePhase: seed%5 == 4})
-		from := max(h.PauseAt, h.Drained)
+			Crash: 0.02 * float64(seed%3), CrashUntil: start + 1500, GroupCommit: seed%2 == 1, OnePhase: seed%5 == 4, Unmarked: 0.02 * float64(seed%2), Stamps: true, Ahead: 5000})
+		from := max(h.PauseAt, h.Drained) + 1
 		cutA, cutB := h.Cut("a", from+1), h.Cut("b", from+1)
 		if seed%4 == 3 {
 			cutA = h.Cut("a", start+700) // a copy without a pause
@@ -48,7 +48,8 @@ func TestVerification(t *testing.T) {
 			}
 		}
 		request := func(a, b verify.Storage) verify.Request {
-			return verify.Request{Storages: map[string]verify.Storage{"a": a, "b": b}, Window: &verify.Window{From: time.UnixMilli(from), Until: time.UnixMilli(from + 100)}, Drain: time.Second,
+			return verify.Request{Storages: map[string]verify.Storage{"a": a, "b": b}, Window: &verify.Window{From: time.UnixMilli(from), Until: time.UnixMilli(from + 100),
+				Opened: map[string]time.Time{"b": time.UnixMilli(from + 5000)}}, Drain: time.Second, ServerClockBound: time.Second,
 				OnePhaseCommit: map[string]bool{"a": seed%5 == 4, "b": seed%5 == 4}, Expected: map[string]verify.Expected{"a": h.Cut("a", from+1).Expected(), "b": cutB.Expected()}}
 		}
 		want, err := verify.Run(t.Context(), request(cutA, cutB))
