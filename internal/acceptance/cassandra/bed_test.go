@@ -443,13 +443,14 @@ func (s *shop) checkWindow(t *testing.T, what string, m engine.Manifest, watch *
 }
 
 // checkAvailable fails the test when a restore is not what it should be.
-func (w *workspace) checkAvailable(t *testing.T, records int) {
+func (w *workspace) checkAvailable(t *testing.T, records int) (verification map[string]any) {
 	t.Helper()
 	values := w.Values(t, restoreAddress)
-	verification, _ := values["verification"].(map[string]any)
+	verification, _ = values["verification"].(map[string]any)
 	if n, _ := verification["records"].(float64); values["status"] != engine.StatusAvailable || verification["passed"] != true || n < float64(records) {
 		t.Fatalf("the restore is %v, its verification %v", values["status"], verification)
 	}
+	return verification
 }
 
 // owner is who the nodes run as.
