@@ -31,6 +31,9 @@ type world struct {
 	denied    string              // statements that contain it are not allowed
 	opened    int
 	queries   int
+	// unanswered is how many reads of other nodes' tables go to one that died, with what the driver says then.
+	unanswered    int
+	unansweredErr error
 }
 
 type worldNode struct {
@@ -124,6 +127,12 @@ func (unauthorized) Error() string   { return "User backup has no SELECT permiss
 func (unauthorized) Code() int       { return 0x2100 }
 func (unauthorized) Message() string { return "unauthorized" }
 
+type noReplica struct{}
+
+func (noReplica) Error() string   { return "Operation timed out - received only 1 responses." }
+func (noReplica) Code() int       { return 0x1200 }
+func (noReplica) Message() string { return "timeout" }
+
 type unknownTable struct{}
 
 func (unknownTable) Error() string   { return "table does not exist" }
@@ -198,6 +207,9 @@ func (c worldConn) Query(_ context.Context, statement string, args ...any) ([]ro
 		return rows, nil
 	case strings.HasPrefix(statement, "SELECT keyspace_name, view_name"):
 		return nil, nil
+	case statement == `SELECT name FROM "scalardb"."namespaces"` && w.unanswered > 0:
+		w.unanswered--
+		return nil, w.unansweredErr
 	case statement == `SELECT name FROM "scalardb"."namespaces"`:
 		var rows []row
 		for _, name := range w.listed {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/ddl"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/node"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/snapshot"
@@ -153,13 +154,27 @@ func (k *keyspace) transactional() bool {
 	return slices.ContainsFunc(k.tables, func(t table) bool { return t.transactional })
 }
 
+// readQuorum reads a table that other nodes hold. One that died a moment ago may be asked in vain, until those that live have noticed, which takes them ten seconds and
+// more: it is asked again. Not for the pause.
+func readQuorum(ctx context.Context, c conn, clock engine.Clock, statement string) (rows []row, err error) {
+	for i := range tries {
+		if i > 0 && clock.Sleep(ctx, tryDelay<<i) != nil {
+			return nil, err
+		}
+		if rows, err = c.Query(ctx, statement); err == nil || !isUnanswered(err) {
+			return rows, err
+		}
+	}
+	return nil, err
+}
+
 // readNamespaces reads ScalarDB's own list, where there is one.
 func readNamespaces(ctx context.Context, c conn, s Settings, all map[string]*keyspace) (listed []string, known bool, err error) {
 	metadata := s.Layout.Metadata()
 	if !all[metadata].has(namespacesTable) {
 		return nil, false, nil
 	}
-	rows, err := c.Query(ctx, fmt.Sprintf("SELECT name FROM %s.%s", ddl.Quote(metadata), ddl.Quote(namespacesTable)))
+	rows, err := readQuorum(ctx, c, s.Clock, fmt.Sprintf("SELECT name FROM %s.%s", ddl.Quote(metadata), ddl.Quote(namespacesTable)))
 	if err != nil {
 		if isUnauthorized(err) {
 			err = fmt.Errorf("%w; GRANT SELECT ON KEYSPACE %s TO the user", err, ddl.Quote(metadata))

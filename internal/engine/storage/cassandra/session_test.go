@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	gocql "github.com/apache/cassandra-gocql-driver/v2"
+
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/move"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/node"
@@ -226,6 +228,22 @@ func TestDownNodes(t *testing.T) {
 		must(t, NewKeeper(s, true, nil).Delete(t.Context(), c.Artifacts[0]))
 		if left := w.left(t); len(left) > 0 {
 			t.Errorf("there is %v", left)
+		}
+	})
+}
+
+// TestReplicaDiedAMomentAgo: until the others have noticed, what is asked of it is not answered. Preflight has the time to ask again.
+func TestReplicaDiedAMomentAgo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, says := range []error{gocql.ErrTimeoutNoResponse, noReplica{}} {
+			w := newWorld(3)
+			w.unanswered, w.unansweredErr = 2, says
+			x, _ := preflight(t, w.settings())
+			must(t, x.Close())
+			w.unanswered = 3
+			if _, err := NewSource(w.settings()).Preflight(t.Context(), run()); !errors.Is(err, says) {
+				t.Errorf("never answered: %v, want %v", err, says)
+			}
 		}
 	})
 }
