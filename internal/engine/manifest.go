@@ -86,6 +86,11 @@ type ClockBoundMS struct {
 	UncertaintyMS int64 `json:"uncertainty_ms"`
 }
 
+// Bound is the recorded bound to reckon with.
+func (b ClockBoundMS) Bound() ClockBound {
+	return ClockBound{Offset: time.Duration(b.OffsetMS) * time.Millisecond, Uncertainty: time.Duration(b.UncertaintyMS) * time.Millisecond}
+}
+
 // DecodeManifest reads a manifest; a version that this release does not know is an error.
 func DecodeManifest(data []byte) (Manifest, error) {
 	var m Manifest

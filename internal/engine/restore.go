@@ -412,9 +412,10 @@ func VerifyRequest(m Manifest, s VerifySettings, readers map[string]verify.Stora
 		Drain: m.Pause.Drain, ServerClockBound: s.ServerClockBound, OnePhaseCommit: s.OnePhaseCommit, AsyncCommit: s.AsyncCommit,
 		Expected: map[string]verify.Expected{}, Now: clock.Now(), Clock: clock, Progress: progress,
 	}
-	for name, b := range m.Window.ClockBounds {
+	for name, recorded := range m.Window.ClockBounds {
+		b := recorded.Bound()
 		// The clocks that stamp writes may go in steps of a millisecond.
-		q.Window.Opened[name] = m.Window.StartedAt.Add(time.Duration(b.OffsetMS-b.UncertaintyMS-1) * time.Millisecond)
+		q.Window.Opened[name] = m.Window.StartedAt.Add(b.Offset - b.Uncertainty - time.Millisecond)
 	}
 	for name, record := range m.Storages {
 		if _, ok := readers[name]; !ok {

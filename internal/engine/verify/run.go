@@ -69,12 +69,10 @@ type run struct {
 
 	since     int64 // "recent", ms
 	lateAfter int64
-	// Entries that are older were there before anything was captured: by the servers' clocks (ms), and by that of the coordinator's storage (µs).
-	createdBefore, writtenBefore int64
-	jobs                         []*job
-	missing                      []TableReport
-	uncovered                    []string
-	coord                        *TableReport
+	jobs      []*job
+	missing   []TableReport
+	uncovered []string
+	coord     *TableReport
 
 	mu   sync.Mutex // serializes Progress and done
 	done int
@@ -121,7 +119,6 @@ func prepare(ctx context.Context, q Request) (*run, error) {
 	if q.Window != nil {
 		r.since = q.Window.From.Add(-recent).UnixMilli()
 		r.lateAfter = q.Window.From.Add(q.ServerClockBound).UnixMilli()
-		r.createdBefore = q.Window.From.Add(-q.ServerClockBound).UnixMilli()
 	} else {
 		if q.Clock == nil {
 			return nil, errors.New("verifying live storages needs a clock")
@@ -141,11 +138,6 @@ func prepare(ctx context.Context, q Request) (*run, error) {
 	if err := r.findCoordinator(r.ctx); err != nil {
 		r.cancel()
 		return nil, err
-	}
-	if q.Window != nil {
-		if at, measured := q.Window.Opened[r.Request.Coordinator]; measured {
-			r.writtenBefore = at.UnixMicro()
-		}
 	}
 	if err := r.listTables(r.ctx); err != nil {
 		r.cancel()
@@ -319,7 +311,12 @@ func (r *run) invalid(ctx context.Context, j *job, n int64) error {
 // them forward or back as one, whenever they are read next. Such records are there after a perfect pause: ScalarDB answers its client once the entry is written, and
 // only tries to mark the records. On Cassandra, where two conditional updates of one row may end with neither knowing its outcome, that fails every day.
 func (r *run) decidedBefore(e Entry) bool {
-	return e.CreatedAt != 0 && e.CreatedAt < r.createdBefore || e.WrittenAt != 0 && e.WrittenAt < r.writtenBefore
+	if r.Window == nil {
+		return false
+	}
+	opened, measured := r.Window.Opened[r.Request.Coordinator]
+	return e.CreatedAt != 0 && e.CreatedAt < r.Window.From.Add(-r.ServerClockBound).UnixMilli() ||
+		measured && e.WrittenAt != 0 && e.WrittenAt < opened.UnixMicro()
 }
 
 // uncommitted looks at every PREPARED and DELETED record: rule 1, and rule 3's half about them.
@@ -327,7 +324,6 @@ func (r *run) uncommitted(ctx context.Context, j *job, inFlight int64) error {
 	async := r.AsyncCommit[j.storage]
 	err := r.lookUp(ctx, j, RecordFilter{States: []int{StatePrepared, StateDeleted}}, func(rec Record, e Entry, found bool) {
 		recent := rec.PreparedAt >= r.since || rec.PreparedAt == 0
-		what := fmt.Sprintf("%s: %s since %s by transaction %s", rec.Key, stateName(rec.State), stamp(rec.PreparedAt), orNone(rec.TxID))
 		if found && (async || r.decidedBefore(e)) {
 			// Only its marks are missing.
 			if recent {
@@ -336,6 +332,7 @@ func (r *run) uncommitted(ctx context.Context, j *job, inFlight int64) error {
 			}
 			return
 		}
+		what := fmt.Sprintf("%s: %s since %s by transaction %s", rec.Key, stateName(rec.State), stamp(rec.PreparedAt), orNone(rec.TxID))
 		if recent && r.Window != nil {
 			j.sample(RuleInFlight, what)
 		}

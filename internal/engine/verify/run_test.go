@@ -52,6 +52,14 @@ func paused(h *verifytest.History, rng *rand.Rand) (stores map[string]*verifytes
 	return map[string]*verifytest.Store{"a": h.Cut("a", from+rng.Int64N(5000)), "b": h.Cut("b", from+rng.Int64N(5000))}, from
 }
 
+// mustBeWhole says that the generator is wrong, not verification, when a copy that should be right has another sum.
+func mustBeWhole(t *testing.T, o verifytest.Options, stores map[string]*verifytest.Store) {
+	t.Helper()
+	if got, want := sum(stores), int64(2*o.Accounts*verifytest.Initial); got != want {
+		t.Fatalf("seed %d: the generator is wrong: the bank's sum is %d, want %d", o.Seed, got, want)
+	}
+}
+
 func run(t *testing.T, q verify.Request) verify.Report {
 	t.Helper()
 	r, err := verify.Run(t.Context(), q)
@@ -88,9 +96,7 @@ func TestPausedCopiesPass(t *testing.T) {
 				c.shape(&o)
 				h := verifytest.Make(o)
 				stores, from := paused(h, rand.New(rand.NewPCG(seed, 1)))
-				if got, want := sum(stores), int64(2*o.Accounts*verifytest.Initial); got != want {
-					t.Fatalf("seed %d: the generator is wrong: the bank's sum is %d, want %d", seed, got, want)
-				}
+				mustBeWhole(t, o, stores)
 				q := request(stores, from)
 				q.ServerClockBound = time.Duration(o.Skew) * time.Millisecond
 				if o.OnePhase {
@@ -118,9 +124,7 @@ func TestAsyncCommit(t *testing.T) {
 		h := verifytest.Make(o)
 		from := max(h.PauseAt, h.Drained)
 		stores := map[string]*verifytest.Store{"a": h.Cut("a", from+int64(seed)*10), "b": h.Cut("b", from+100)}
-		if got, want := sum(stores), int64(2*o.Accounts*verifytest.Initial); got != want {
-			t.Fatalf("seed %d: the generator is wrong: the bank's sum is %d, want %d", seed, got, want)
-		}
+		mustBeWhole(t, o, stores)
 		q := request(stores, from)
 		if !run(t, q).Passed {
 			undeclaredFailed++
@@ -178,9 +182,7 @@ func TestUnmarkedRecords(t *testing.T) {
 				// The last client's answer still has its way to go.
 				from := max(h.PauseAt, h.Drained) + 1 + uncertain
 				stores := map[string]*verifytest.Store{"a": h.Cut("a", from+int64(seed)), "b": h.Cut("b", from+100)}
-				if got, want := sum(stores), int64(2*o.Accounts*verifytest.Initial); got != want {
-					t.Fatalf("seed %d: the generator is wrong: the bank's sum is %d, want %d", seed, got, want)
-				}
+				mustBeWhole(t, o, stores)
 				q := request(stores, from)
 				q.ServerClockBound = time.Duration(c.skew) * time.Millisecond
 				if c.stamps {

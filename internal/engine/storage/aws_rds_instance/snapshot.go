@@ -84,10 +84,9 @@ func (x *session) awaitSnapshot(ctx context.Context) (engine.Artifact, error) {
 	w := x.run.Window()
 	from, until := shared.Span(w.StartedAt, w.EndedAt, w.ClockBounds[x.s.Storage], 0)
 	// By AWS's clock the request was received in [sent + offset − uncertainty, answered + offset + uncertainty].
-	b := w.ClockBounds[x.s.Storage]
-	offset, u := time.Duration(b.OffsetMS)*time.Millisecond, time.Duration(b.UncertaintyMS)*time.Millisecond
-	if x.sent.Add(offset-u).Before(from) || x.answered.Add(offset+u).After(until) {
-		return engine.Artifact{}, &engine.VoidError{Reason: fmt.Sprintf("the snapshot of DB instance %s was not surely requested inside the pause window, as AWS's clock is known now (±%s): take the backup again", x.s.Identifier, u)}
+	b := w.ClockBounds[x.s.Storage].Bound()
+	if x.sent.Add(b.Offset-b.Uncertainty).Before(from) || x.answered.Add(b.Offset+b.Uncertainty).After(until) {
+		return engine.Artifact{}, &engine.VoidError{Reason: fmt.Sprintf("the snapshot of DB instance %s was not surely requested inside the pause window, as AWS's clock is known now (±%s): take the backup again", x.s.Identifier, b.Uncertainty)}
 	}
 	if !w.SafeUntil.IsZero() && w.SafeUntil.Before(until) {
 		until = w.SafeUntil

@@ -221,12 +221,6 @@ func isUnauthorized(err error) bool {
 	return errors.As(err, &request) && request.Code() == gocql.ErrCodeUnauthorized
 }
 
-// isUnanswered says that a replica did not answer in time, or the node that asked it.
-func isUnanswered(err error) bool {
-	var request gocql.RequestError
-	return errors.Is(err, gocql.ErrTimeoutNoResponse) || errors.As(err, &request) && (request.Code() == gocql.ErrCodeReadTimeout || request.Code() == gocql.ErrCodeReadFailure)
-}
-
 // isUnknownTable says that there is no such table or keyspace: an older release lacks it.
 func isUnknownTable(err error) bool {
 	var request gocql.RequestError

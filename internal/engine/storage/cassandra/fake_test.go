@@ -121,23 +121,21 @@ type worldConn struct{ n *worldNode }
 
 func (worldConn) Close() {}
 
-type unauthorized struct{}
+// requestError is an error of a node's, as the driver tells it.
+type requestError struct {
+	code int
+	text string
+}
 
-func (unauthorized) Error() string   { return "User backup has no SELECT permission" }
-func (unauthorized) Code() int       { return 0x2100 }
-func (unauthorized) Message() string { return "unauthorized" }
+func (e requestError) Error() string   { return e.text }
+func (e requestError) Code() int       { return e.code }
+func (e requestError) Message() string { return e.text }
 
-type noReplica struct{}
-
-func (noReplica) Error() string   { return "Operation timed out - received only 1 responses." }
-func (noReplica) Code() int       { return 0x1200 }
-func (noReplica) Message() string { return "timeout" }
-
-type unknownTable struct{}
-
-func (unknownTable) Error() string   { return "table does not exist" }
-func (unknownTable) Code() int       { return 0x2200 }
-func (unknownTable) Message() string { return "invalid" }
+var (
+	noReplica    = requestError{0x1200, "Operation timed out - received only 1 responses."}
+	unauthorized = requestError{0x2100, "User backup has no SELECT permission"}
+	unknownTable = requestError{0x2200, "table does not exist"}
+)
 
 // Query knows the statements of the driver, and no others.
 func (c worldConn) Query(_ context.Context, statement string, args ...any) ([]row, error) {
@@ -149,7 +147,7 @@ func (c worldConn) Query(_ context.Context, statement string, args ...any) ([]ro
 		return nil, errors.New("gocql: no hosts available in the pool")
 	}
 	if w.denied != "" && strings.Contains(statement, w.denied) {
-		return nil, unauthorized{}
+		return nil, unauthorized
 	}
 	self := func(m *worldNode) row {
 		id := m.id
@@ -172,7 +170,7 @@ func (c worldConn) Query(_ context.Context, statement string, args ...any) ([]ro
 		return rows, nil
 	case statement == gossipQuery:
 		if w.gossip == nil {
-			return nil, unknownTable{}
+			return nil, unknownTable
 		}
 		var rows []row
 		for _, a := range slices.Sorted(maps.Keys(w.gossip)) {

@@ -12,6 +12,7 @@ import (
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/ddl"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/node"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/reading"
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/snapshot"
 )
 
@@ -161,7 +162,7 @@ func readQuorum(ctx context.Context, c conn, clock engine.Clock, statement strin
 		if i > 0 && clock.Sleep(ctx, tryDelay<<i) != nil {
 			return nil, err
 		}
-		if rows, err = c.Query(ctx, statement); err == nil || !isUnanswered(err) {
+		if rows, err = c.Query(ctx, statement); err == nil || !reading.Unanswered(err) {
 			return rows, err
 		}
 	}

@@ -235,7 +235,7 @@ func TestDownNodes(t *testing.T) {
 // TestReplicaDiedAMomentAgo: until the others have noticed, what is asked of it is not answered. Preflight has the time to ask again.
 func TestReplicaDiedAMomentAgo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for _, says := range []error{gocql.ErrTimeoutNoResponse, noReplica{}} {
+		for _, says := range []error{gocql.ErrTimeoutNoResponse, noReplica} {
 			w := newWorld(3)
 			w.unanswered, w.unansweredErr = 2, says
 			x, _ := preflight(t, w.settings())

@@ -25,7 +25,7 @@ func (c *Clock) MeasureClock(ctx context.Context) (engine.ClockBound, error) {
 func (c *Clock) Close() error { return nil }
 
 // Span is the time that a window surely covers by a storage's clock: from opened + offset + uncertainty to closed + offset − uncertainty, a granule less on each side.
-func Span(opened, closed time.Time, b engine.ClockBoundMS, granule time.Duration) (from, until time.Time) {
-	offset, u := time.Duration(b.OffsetMS)*time.Millisecond, time.Duration(b.UncertaintyMS)*time.Millisecond
-	return opened.Add(offset + u + granule), closed.Add(offset - u - granule)
+func Span(opened, closed time.Time, recorded engine.ClockBoundMS, granule time.Duration) (from, until time.Time) {
+	b := recorded.Bound()
+	return opened.Add(b.Offset + b.Uncertainty + granule), closed.Add(b.Offset - b.Uncertainty - granule)
 }

@@ -242,14 +242,14 @@ func (f *flight) hold(ctx context.Context) error {
 func (f *flight) shut() {
 	f.closed = now()
 	facts := f.session.Facts()
-	b := engine.ClockBoundMS{OffsetMS: f.bound.Offset.Milliseconds(), UncertaintyMS: f.bound.Uncertainty.Milliseconds()}
+	recorded := engine.ClockBoundMS{OffsetMS: f.bound.Offset.Milliseconds(), UncertaintyMS: f.bound.Uncertainty.Milliseconds()}
 	if !f.short {
-		b.UncertaintyMS++ // what was cut off
+		recorded.UncertaintyMS++ // what was cut off
 	}
-	offset, u := time.Duration(b.OffsetMS)*time.Millisecond, time.Duration(b.UncertaintyMS)*time.Millisecond
+	b := recorded.Bound()
 	f.window = engine.PauseWindow{
-		StartedAt: f.opened, EndedAt: f.closed, SafeFrom: f.opened.Add(offset + u + facts.Granule).UTC(), SafeUntil: f.closed.Add(offset - u - facts.Granule).UTC(),
-		ClockBounds: map[string]engine.ClockBoundMS{storageName: b},
+		StartedAt: f.opened, EndedAt: f.closed, SafeFrom: f.opened.Add(b.Offset + b.Uncertainty + facts.Granule).UTC(), SafeUntil: f.closed.Add(b.Offset - b.Uncertainty - facts.Granule).UTC(),
+		ClockBounds: map[string]engine.ClockBoundMS{storageName: recorded},
 	}
 	switch {
 	case !facts.NeedsInstant:

@@ -110,13 +110,19 @@ func permanent(err error) bool {
 	return false
 }
 
+// Unanswered says that a replica did not answer in time, or the node that asked it.
+func Unanswered(err error) bool {
+	return errors.Is(err, gocql.ErrTimeoutNoResponse) || hasCode(err, gocql.ErrCodeReadTimeout, gocql.ErrCodeReadFailure)
+}
+
 // slow tells errors that a smaller request may not have.
 func slow(err error) bool {
-	if errors.Is(err, gocql.ErrTimeoutNoResponse) || errors.Is(err, context.DeadlineExceeded) {
-		return true
-	}
+	return Unanswered(err) || errors.Is(err, context.DeadlineExceeded) || hasCode(err, gocql.ErrCodeOverloaded)
+}
+
+func hasCode(err error, codes ...int) bool {
 	var request gocql.RequestError
-	return errors.As(err, &request) && slices.Contains([]int{gocql.ErrCodeReadTimeout, gocql.ErrCodeReadFailure, gocql.ErrCodeOverloaded}, request.Code())
+	return errors.As(err, &request) && slices.Contains(codes, request.Code())
 }
 
 // cell is a key column's value as it came; it is good until the page ends.

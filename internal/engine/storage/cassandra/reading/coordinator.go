@@ -27,13 +27,11 @@ func entryColumns(t *table) []string {
 	return columns
 }
 
-// writeTime is when an entry was written, in µs. ScalarDB writes it on a condition: so it is a node that stamped it, not the client, when the write began.
-var writeTime = "WRITETIME(" + ddl.Quote(colState) + ")"
-
-func decodeEntry(columns []string) func(scan func(...any) error) (verify.StoredEntry, error) {
-	return func(scan func(...any) error) (e verify.StoredEntry, err error) {
+// decodeEntry decodes rows of the given columns; what more is selected goes into more.
+func decodeEntry(columns []string) func(scan func(...any) error, more ...any) (verify.StoredEntry, error) {
+	return func(scan func(...any) error, more ...any) (e verify.StoredEntry, err error) {
 		dest := []any{&e.TxID, &e.State, &e.CreatedAt, &e.ChildIDs}
-		err = scan(dest[:len(columns)]...)
+		err = scan(append(dest[:len(columns)], more...)...)
 		return e, err
 	}
 }
@@ -83,12 +81,13 @@ func (r *Reader) Coordinator(ctx context.Context, txIDs []string) (map[string]ve
 func (r *Reader) lookUp(ctx context.Context, t *table, ids []string) (out []verify.StoredEntry, err error) {
 	columns := entryColumns(t)
 	decode := decodeEntry(columns)
-	statement := fmt.Sprintf("SELECT %s, %s FROM %s WHERE %s IN ?", quoted(columns), writeTime, t.cql(), ddl.Quote(colTxID))
+	// In µs. ScalarDB writes an entry on a condition: so it is a node that stamps it, not the client, when the write begins.
+	statement := fmt.Sprintf("SELECT %s, WRITETIME(%s) FROM %s WHERE %s IN ?", quoted(columns), ddl.Quote(colState), t.cql(), ddl.Quote(colTxID))
 	q := Query{Statement: statement, Args: []any{ids}, Consistency: r.s.Consistency, PageSize: len(ids)}
 	for {
 		next, err := r.page(ctx, r.points, q, nil, func(scan func(...any) error) error {
 			var written int64
-			e, err := decode(func(dest ...any) error { return scan(append(dest, &written)...) })
+			e, err := decode(scan, &written)
 			e.WrittenAt = written
 			out = append(out, e)
 			return err
