@@ -115,6 +115,10 @@ func parseStat(data []byte) (stat, error) {
 	if len(fields) < 20 || len(fields[0]) != 1 {
 		return stat{}, bad
 	}
+	state := fields[0][0]
+	if letter := state | 0x20; letter < 'a' || letter > 'z' {
+		return stat{}, bad
+	}
 	group, err := strconv.Atoi(string(fields[5-3]))
 	if err != nil {
 		return stat{}, bad
@@ -123,5 +127,5 @@ func parseStat(data []byte) (stat, error) {
 	if err != nil {
 		return stat{}, bad
 	}
-	return stat{fields[0][0], group, start}, nil
+	return stat{state, group, start}, nil
 }

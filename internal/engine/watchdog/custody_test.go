@@ -140,12 +140,13 @@ func FuzzParseStat(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(self)
-	for _, s := range []string{"", "1 (a) S", "1 (a) b) S) R 1 77 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0", ")", "1 (x) S 1 x 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 y"} {
+	for _, s := range []string{"", "1 (a) S", "1 (a) b) S) R 1 77 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0", ")", "1 (x) S 1 x 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 y",
+		"1 (a) \x00 1 77 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0", "1 (a) 7 1 77 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := parseStat(data)
-		if err == nil && s.state == 0 {
+		if err == nil && !('a' <= s.state && s.state <= 'z' || 'A' <= s.state && s.state <= 'Z') {
 			t.Fatalf("parsed as %+v", s)
 		}
 	})
