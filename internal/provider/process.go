@@ -4,9 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/procstat"
 )
 
 // thisProcess names this process, for messages and for alive: "HOST/pid PID (start START, machine ID)".
@@ -15,8 +16,8 @@ func thisProcess() string {
 	if err != nil {
 		host = "unknown"
 	}
-	start, _ := processStart(os.Getpid())
-	return fmt.Sprintf("%s/pid %d (start %d, machine %s)", host, os.Getpid(), start, machine())
+	stat, _ := procstat.Read(os.Getpid())
+	return fmt.Sprintf("%s/pid %d (start %d, machine %s)", host, os.Getpid(), stat.Start, machine())
 }
 
 // machine identifies this boot of this machine and its PID namespace: only within it do process ids mean the same.
@@ -47,30 +48,12 @@ func alive(holder string) (alive, known bool) {
 	if on == "unknown" || on != machine() {
 		return false, false
 	}
-	now, err := processStart(pid)
+	now, err := procstat.Read(pid)
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ESRCH):
 		return false, true
 	case err != nil:
 		return false, false
 	}
-	return now == start, true
-}
-
-// processStart is a process's start time in clock ticks since boot; os.ErrNotExist when there is none, or only a zombie of it.
-func processStart(pid int) (uint64, error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0, err
-	}
-	// The command's name, in parentheses, may hold anything.
-	i := strings.LastIndexByte(string(data), ')')
-	fields := strings.Fields(string(data)[i+1:])
-	if i < 0 || len(fields) < 20 {
-		return 0, fmt.Errorf("reading the start time of process %d: /proc has another form", pid)
-	}
-	if fields[0] == "Z" || fields[0] == "X" {
-		return 0, os.ErrNotExist
-	}
-	return strconv.ParseUint(fields[19], 10, 64)
+	return !now.Ended() && now.Start == start, true
 }

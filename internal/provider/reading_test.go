@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/procstat"
 )
 
 func TestBackupDataSources(t *testing.T) {
@@ -214,6 +216,26 @@ func TestAlive(t *testing.T) {
 	}
 	if a, known := alive(strings.Replace(me, "(start ", "(start 1", 1)); a || !known {
 		t.Errorf("a recycled id is alive %v, known %v", a, known)
+	}
+	// One that ended and was not waited for still has its id.
+	zombie := exec.Command("true")
+	if err := zombie.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = zombie.Wait() })
+	stat, err := procstat.Read(zombie.Process.Pid)
+	for until := time.Now().Add(time.Minute); err == nil && !stat.Ended(); stat, err = procstat.Read(zombie.Process.Pid) {
+		if time.Now().After(until) {
+			t.Fatal("true did not end")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := fmt.Sprintf("host/pid %d (start %d, machine %s)", zombie.Process.Pid, stat.Start, machine())
+	if a, known := alive(ended); a || !known {
+		t.Errorf("a zombie, %s, is alive %v, known %v", ended, a, known)
 	}
 	for _, other := range []string{"", "host/pid 1", strings.Replace(me, "machine ", "machine x", 1), "x/pid -1 (start 0, machine y)"} {
 		if _, known := alive(other); known {

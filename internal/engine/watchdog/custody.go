@@ -1,18 +1,17 @@
 package watchdog
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/procstat"
 )
 
 // System ends what outlived its run.
@@ -37,23 +36,23 @@ func (l Local) Kill(ctx context.Context, pid int, start uint64) error {
 	ctx, cancel := l.Clock.WithTimeout(ctx, killTimeout)
 	defer cancel()
 	for {
-		s, err := readStat(pid)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || (err == nil && s.start != start) {
+		s, err := procstat.Read(pid)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || (err == nil && s.Start != start) {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("looking at process %d: %w", pid, err)
 		}
 		// A process that has ended and was not waited for still leads its group, and keeps its number from being used again.
-		if s.group == pid {
+		if s.Group == pid {
 			err = unix.Kill(-pid, unix.SIGKILL)
-		} else if !s.ended() {
+		} else if !s.Ended() {
 			err = killOne(pid, start)
 		}
 		if err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("killing process %d: %w", pid, err)
 		}
-		if s.ended() {
+		if s.Ended() {
 			return nil
 		}
 		if l.Clock.Sleep(ctx, killPoll) != nil {
@@ -72,7 +71,7 @@ func killOne(pid int, start uint64) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if s, err := readStat(pid); err != nil || s.start != start {
+	if s, err := procstat.Read(pid); err != nil || s.Start != start {
 		return unix.ESRCH
 	}
 	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
@@ -84,48 +83,4 @@ func (Local) Remove(path string) error {
 		return err
 	}
 	return os.RemoveAll(path)
-}
-
-// stat is what we need of /proc/PID/stat.
-type stat struct {
-	state byte
-	group int
-	start uint64 // clock ticks since boot
-}
-
-func (s stat) ended() bool { return s.state == 'Z' || s.state == 'X' || s.state == 'x' }
-
-func readStat(pid int) (stat, error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return stat{}, err
-	}
-	return parseStat(data)
-}
-
-// parseStat reads one line of /proc/PID/stat: the number, the name in parentheses (which may hold parentheses and spaces), and then
-// fields that hold none: 3 is the state, 5 the process group, 22 the start time.
-func parseStat(data []byte) (stat, error) {
-	bad := errors.New("reading a process's state: /proc has an unknown form")
-	i := bytes.LastIndexByte(data, ')')
-	if i < 0 {
-		return stat{}, bad
-	}
-	fields := bytes.Fields(data[i+1:])
-	if len(fields) < 20 || len(fields[0]) != 1 {
-		return stat{}, bad
-	}
-	state := fields[0][0]
-	if letter := state | 0x20; letter < 'a' || letter > 'z' {
-		return stat{}, bad
-	}
-	group, err := strconv.Atoi(string(fields[5-3]))
-	if err != nil {
-		return stat{}, bad
-	}
-	start, err := strconv.ParseUint(string(fields[22-3]), 10, 64)
-	if err != nil {
-		return stat{}, bad
-	}
-	return stat{state, group, start}, nil
 }

@@ -13,10 +13,11 @@ import (
 	"time"
 
 	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/clock"
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/procstat"
 )
 
 // spawn starts a child that lives for long.
-func spawn(t *testing.T, leader bool, command ...string) (*exec.Cmd, stat) {
+func spawn(t *testing.T, leader bool, command ...string) (*exec.Cmd, procstat.Stat) {
 	t.Helper()
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: leader}
@@ -27,7 +28,7 @@ func spawn(t *testing.T, leader bool, command ...string) (*exec.Cmd, stat) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	s, err := readStat(cmd.Process.Pid)
+	s, err := procstat.Read(cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,8 +36,8 @@ func spawn(t *testing.T, leader bool, command ...string) (*exec.Cmd, stat) {
 }
 
 func running(pid int) bool {
-	s, err := readStat(pid)
-	return err == nil && !s.ended()
+	s, err := procstat.Read(pid)
+	return err == nil && !s.Ended()
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {
@@ -52,14 +53,14 @@ func TestKill(t *testing.T) {
 	l := Local{Clock: clock.System{}}
 	t.Run("one process", func(t *testing.T) {
 		cmd, s := spawn(t, false, "sleep", "1000")
-		if err := l.Kill(t.Context(), cmd.Process.Pid, s.start); err != nil {
+		if err := l.Kill(t.Context(), cmd.Process.Pid, s.Start); err != nil {
 			t.Fatal(err)
 		}
 		if running(cmd.Process.Pid) {
 			t.Error("it still runs")
 		}
 		for range 2 { // as a zombie, and when it is gone
-			if err := l.Kill(t.Context(), cmd.Process.Pid, s.start); err != nil {
+			if err := l.Kill(t.Context(), cmd.Process.Pid, s.Start); err != nil {
 				t.Error(err)
 			}
 			_ = cmd.Wait()
@@ -70,7 +71,7 @@ func TestKill(t *testing.T) {
 		if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.Kill(t.Context(), cmd.Process.Pid, s.start); err != nil || running(cmd.Process.Pid) {
+		if err := l.Kill(t.Context(), cmd.Process.Pid, s.Start); err != nil || running(cmd.Process.Pid) {
 			t.Errorf("Kill = %v, running = %v", err, running(cmd.Process.Pid))
 		}
 	})
@@ -85,20 +86,20 @@ func TestKill(t *testing.T) {
 			}
 			return err == nil
 		})
-		if err := l.Kill(t.Context(), cmd.Process.Pid, s.start); err != nil {
+		if err := l.Kill(t.Context(), cmd.Process.Pid, s.Start); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "dead, both", func() bool { return !running(cmd.Process.Pid) && !running(member) })
 	})
 	t.Run("somebody else's process", func(t *testing.T) {
 		cmd, s := spawn(t, false, "sleep", "1000")
-		if err := l.Kill(t.Context(), cmd.Process.Pid, s.start+1); err != nil {
+		if err := l.Kill(t.Context(), cmd.Process.Pid, s.Start+1); err != nil {
 			t.Error(err)
 		}
 		if !running(cmd.Process.Pid) {
 			t.Error("a process that only has the number of ours was killed")
 		}
-		if err := killOne(cmd.Process.Pid, s.start+1); !errors.Is(err, syscall.ESRCH) || !running(cmd.Process.Pid) {
+		if err := killOne(cmd.Process.Pid, s.Start+1); !errors.Is(err, syscall.ESRCH) || !running(cmd.Process.Pid) {
 			t.Errorf("killOne = %v", err)
 		}
 	})
@@ -106,7 +107,7 @@ func TestKill(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		cmd, s := spawn(t, false, "sleep", "1000")
-		_ = l.Kill(ctx, cmd.Process.Pid, s.start) // it sends the signal, and need not wait
+		_ = l.Kill(ctx, cmd.Process.Pid, s.Start) // it sends the signal, and need not wait
 		eventually(t, "dead", func() bool { return !running(cmd.Process.Pid) })
 	})
 }
@@ -131,30 +132,5 @@ func TestRemove(t *testing.T) {
 		if err := (Local{}).Remove(path); err == nil {
 			t.Errorf("Remove(%q) = nil, want a refusal", path)
 		}
-	}
-}
-
-func FuzzParseStat(f *testing.F) {
-	self, err := os.ReadFile("/proc/self/stat")
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(self)
-	for _, s := range []string{"", "1 (a) S", "1 (a) b) S) R 1 77 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0", ")", "1 (x) S 1 x 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 y",
-		"1 (a) \x00 1 77 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0", "1 (a) 7 1 77 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0"} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		s, err := parseStat(data)
-		if err == nil && !('a' <= s.state && s.state <= 'z' || 'A' <= s.state && s.state <= 'Z') {
-			t.Fatalf("parsed as %+v", s)
-		}
-	})
-}
-
-func TestParseStat(t *testing.T) {
-	s, err := parseStat([]byte("12 (a) b) S) R 1 77 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0"))
-	if err != nil || s != (stat{'R', 77, 4242}) {
-		t.Errorf("parseStat = %+v, %v", s, err)
 	}
 }

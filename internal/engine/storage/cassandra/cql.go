@@ -13,6 +13,8 @@ import (
 	"time"
 
 	gocql "github.com/apache/cassandra-gocql-driver/v2"
+
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/storage/cassandra/reading"
 )
 
 // conn is a CQL connection to one node, which answers every query itself. It is made before the pause, keeps itself alive, and may be used by
@@ -217,12 +219,10 @@ func (p *pinned) Close() { p.s.Close() }
 
 // isUnauthorized says that the user may not do it.
 func isUnauthorized(err error) bool {
-	var request gocql.RequestError
-	return errors.As(err, &request) && request.Code() == gocql.ErrCodeUnauthorized
+	return reading.HasCode(err, gocql.ErrCodeUnauthorized)
 }
 
 // isUnknownTable says that there is no such table or keyspace: an older release lacks it.
 func isUnknownTable(err error) bool {
-	var request gocql.RequestError
-	return errors.As(err, &request) && request.Code() == gocql.ErrCodeInvalid
+	return reading.HasCode(err, gocql.ErrCodeInvalid)
 }

@@ -2,14 +2,12 @@ package dump
 
 import (
 	"errors"
-	"fmt"
-	"os"
 	"runtime"
-	"strconv"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/scalar-labs/terraform-provider-scalardb/internal/engine/procstat"
 )
 
 // attributes: a group of its own, so that a Ctrl-C in the terminal reaches us and not the tool, and the tool's own children end
@@ -32,8 +30,8 @@ func (p *Process) run(started chan<- error) {
 	gone := func() {}
 	if p.child.Custody != nil {
 		// Unreadable only if it is gone already; and 0 is no process's start time, so nothing is ever killed by it.
-		start, _ := startTime(pid)
-		gone = p.child.Custody.Process(pid, start, p.child.Name)
+		stat, _ := procstat.Read(pid)
+		gone = p.child.Custody.Process(pid, stat.Start, p.child.Name)
 	}
 	started <- nil
 	// Wait for the end without reaping: as long as it is a zombie its PID, and so its group's, is nobody else's, and what it left behind
@@ -52,23 +50,4 @@ func (p *Process) run(started chan<- error) {
 	p.stderr.flush()
 	gone()
 	p.err = p.result(err)
-}
-
-// startTime is field 22 of /proc/PID/stat: clock ticks since boot.
-func startTime(pid int) (uint64, error) {
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0, err
-	}
-	return parseStat(string(stat))
-}
-
-// parseStat counts from behind the last ")": the second field is the program's name and may hold anything.
-func parseStat(stat string) (uint64, error) {
-	end := strings.LastIndexByte(stat, ')')
-	fields := strings.Fields(stat[end+1:])
-	if end < 0 || len(fields) < 20 {
-		return 0, fmt.Errorf("reading a process's start time: %q", stat)
-	}
-	return strconv.ParseUint(fields[19], 10, 64)
 }

@@ -248,16 +248,3 @@ func TestChildDiesWithItsParent(t *testing.T) {
 		}
 	}
 }
-
-func FuzzParseStat(f *testing.F) {
-	f.Add("12 (a b) S) R 1 12 12 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 1")
-	f.Add("")
-	f.Add(")))")
-	f.Fuzz(func(_ *testing.T, s string) { _, _ = parseStat(s) })
-}
-
-func TestParseStat(t *testing.T) {
-	if n, err := parseStat("12 (a b) S) R 1 12 12 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 1"); n != 4242 || err != nil {
-		t.Errorf("got %d, %v", n, err)
-	}
-}

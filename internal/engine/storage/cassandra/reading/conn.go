@@ -96,31 +96,23 @@ func (e *decodeError) Unwrap() error { return e.err }
 // permanent tells errors that come back however often one asks.
 func permanent(err error) bool {
 	var decode *decodeError
-	var request gocql.RequestError
-	switch {
-	case errors.As(err, &decode), errors.Is(err, gocql.ErrSessionClosed), errors.Is(err, context.Canceled):
-		return true
-	case errors.As(err, &request):
-		switch request.Code() {
-		case gocql.ErrCodeSyntax, gocql.ErrCodeUnauthorized, gocql.ErrCodeInvalid, gocql.ErrCodeConfig, gocql.ErrCodeCredentials,
-			gocql.ErrCodeProtocol, gocql.ErrCodeFunctionFailure:
-			return true
-		}
-	}
-	return false
+	return errors.As(err, &decode) || errors.Is(err, gocql.ErrSessionClosed) || errors.Is(err, context.Canceled) ||
+		HasCode(err, gocql.ErrCodeSyntax, gocql.ErrCodeUnauthorized, gocql.ErrCodeInvalid, gocql.ErrCodeConfig, gocql.ErrCodeCredentials,
+			gocql.ErrCodeProtocol, gocql.ErrCodeFunctionFailure)
 }
 
 // Unanswered says that a replica did not answer in time, or the node that asked it.
 func Unanswered(err error) bool {
-	return errors.Is(err, gocql.ErrTimeoutNoResponse) || hasCode(err, gocql.ErrCodeReadTimeout, gocql.ErrCodeReadFailure)
+	return errors.Is(err, gocql.ErrTimeoutNoResponse) || HasCode(err, gocql.ErrCodeReadTimeout, gocql.ErrCodeReadFailure)
 }
 
 // slow tells errors that a smaller request may not have.
 func slow(err error) bool {
-	return Unanswered(err) || errors.Is(err, context.DeadlineExceeded) || hasCode(err, gocql.ErrCodeOverloaded)
+	return Unanswered(err) || errors.Is(err, context.DeadlineExceeded) || HasCode(err, gocql.ErrCodeOverloaded)
 }
 
-func hasCode(err error, codes ...int) bool {
+// HasCode says that a node refused a request with one of the codes.
+func HasCode(err error, codes ...int) bool {
 	var request gocql.RequestError
 	return errors.As(err, &request) && slices.Contains(codes, request.Code())
 }
@@ -144,14 +136,11 @@ func (c *cell) String() string { return readable(c.info, c.data) }
 
 // hinted adds to an error what the user may do about it.
 func hinted(err error) error {
-	var request gocql.RequestError
-	if errors.As(err, &request) {
-		switch request.Code() {
-		case gocql.ErrCodeUnauthorized:
-			return fmt.Errorf("%w; verification needs SELECT on ScalarDB's keyspaces", err)
-		case gocql.ErrCodeUnavailable:
-			return fmt.Errorf("%w; too few replicas are up", err)
-		}
+	switch {
+	case HasCode(err, gocql.ErrCodeUnauthorized):
+		return fmt.Errorf("%w; verification needs SELECT on ScalarDB's keyspaces", err)
+	case HasCode(err, gocql.ErrCodeUnavailable):
+		return fmt.Errorf("%w; too few replicas are up", err)
 	}
 	return err
 }

@@ -2,7 +2,6 @@ package reading
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -57,8 +56,7 @@ func (r *Reader) Coordinator(ctx context.Context, txIDs []string) (map[string]ve
 	found := make([][]verify.StoredEntry, len(batches))
 	err = parallel(ctx, cap(r.points), len(batches), func(i int) int { return i }, func(ctx context.Context, i int) (err error) {
 		found[i], err = r.lookUp(ctx, t, batches[i])
-		var refused gocql.RequestError
-		if len(batches[i]) == 1 || !errors.As(err, &refused) || refused.Code() != gocql.ErrCodeInvalid {
+		if len(batches[i]) == 1 || !HasCode(err, gocql.ErrCodeInvalid) {
 			return err
 		}
 		r.singly.Store(true)
